@@ -1,0 +1,204 @@
+//! A listing: what a seller offers, as the API shows it and as every event of it carries it.
+//!
+//! Fields that explain themselves have no comment; API.md in `docs/` gives their limits.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{ImageId, ListingId, Money, Timestamp, UserId, VariantId};
+
+/// The whole state of a listing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Listing {
+    pub id: ListingId,
+    /// Counts every change of this listing from 1; its `ETag`.
+    pub version: u64,
+    pub status: Status,
+    pub visibility: Visibility,
+    pub seller_id: UserId,
+    pub title: String,
+    pub description: String,
+    /// A path such as `electronics/audio/headphones`.
+    pub category: Option<String>,
+    pub price: Money,
+    pub condition: Condition,
+    pub brand: Option<String>,
+    /// A BCP 47 tag such as `sr-Latn`.
+    pub language: Option<String>,
+    pub attributes: Vec<Attribute>,
+    pub tags: Vec<String>,
+    pub location: Option<Location>,
+    pub images: Vec<Image>,
+    pub variants: Vec<Variant>,
+    /// Whether any variant is.
+    pub available: bool,
+    /// The seller's own name for it, unique among the seller's listings that are not deleted.
+    pub external_id: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// When it was first shown to buyers.
+    pub published_at: Option<Timestamp>,
+}
+
+/// Where a listing stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Draft,
+    Active,
+    Paused,
+    Archived,
+    Sold,
+}
+
+/// Who may find a listing that is active or sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Everyone, by search as well.
+    Public,
+    /// Everyone who has its address.
+    Unlisted,
+    /// Its seller.
+    Private,
+}
+
+/// What state the goods are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    New,
+    Used,
+    Refurbished,
+}
+
+macro_rules! names {
+    ($($type:ident { $($variant:ident = $name:literal),* $(,)? })*) => {$(
+        impl $type {
+            /// Every value there is, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name on the wire, in columns and in filters.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// Reads a name; `None` for an unknown one.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|known| known.as_str() == name)
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )*};
+}
+
+names! {
+    Status { Draft = "draft", Active = "active", Paused = "paused", Archived = "archived", Sold = "sold" }
+    Visibility { Public = "public", Unlisted = "unlisted", Private = "private" }
+    Condition { New = "new", Used = "used", Refurbished = "refurbished" }
+}
+
+/// One property of the goods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attribute {
+    pub name: String,
+    pub value: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// Where the goods are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Location {
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<String>,
+    pub city: Option<String>,
+    pub address: Option<String>,
+    pub point: Option<Point>,
+}
+
+/// A place on earth, WGS 84, in degrees.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Point {
+    #[schema(minimum = -90, maximum = 90)]
+    pub lat: f64,
+    #[schema(minimum = -180, maximum = 180)]
+    pub lon: f64,
+}
+
+/// A picture. Its place in the array is its `position`; the first is `primary`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Image {
+    pub id: ImageId,
+    pub url: String,
+    pub content_type: Option<String>,
+    /// In pixels.
+    pub width: Option<u32>,
+    /// In pixels.
+    pub height: Option<u32>,
+    pub position: u32,
+    pub primary: bool,
+    pub alt: Option<String>,
+}
+
+/// One of the forms that a listing is sold in: a size, a colour. A plain listing has exactly one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Variant {
+    pub id: VariantId,
+    pub sku: Option<String>,
+    pub label: Option<String>,
+    /// Overrides the listing's price.
+    pub price: Option<Money>,
+    /// Whether its stock has pieces left.
+    pub available: bool,
+}
+
+/// What can happen to a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", deny_unknown_fields)]
+pub enum ListingChange {
+    /// It was made, as a draft or at once for sale.
+    #[serde(rename = "listing.created.v1")]
+    Created {},
+    /// These fields were changed by its seller.
+    #[serde(rename = "listing.updated.v1")]
+    Updated { fields: Vec<String> },
+    /// It went on sale.
+    #[serde(rename = "listing.published.v1")]
+    Published {},
+    /// It was taken off for a while.
+    #[serde(rename = "listing.paused.v1")]
+    Paused {},
+    /// It was taken off for good.
+    #[serde(rename = "listing.archived.v1")]
+    Archived {},
+    /// It is gone; the id never comes back.
+    #[serde(rename = "listing.deleted.v1")]
+    Deleted {},
+    /// The stock of one variant went from or to zero.
+    #[serde(rename = "listing.availability_changed.v1")]
+    AvailabilityChanged { variant_id: VariantId, available: bool },
+}
+
+impl ListingChange {
+    /// The event's `ce-type`.
+    #[must_use]
+    pub fn event_type(&self) -> &'static str {
+        match self {
+            Self::Created {} => "listing.created.v1",
+            Self::Updated { .. } => "listing.updated.v1",
+            Self::Published {} => "listing.published.v1",
+            Self::Paused {} => "listing.paused.v1",
+            Self::Archived {} => "listing.archived.v1",
+            Self::Deleted {} => "listing.deleted.v1",
+            Self::AvailabilityChanged { .. } => "listing.availability_changed.v1",
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The stock of one variant: an aggregate of its own, so that a hot item does not rewrite its listing on each sale.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{ListingId, Timestamp, UserId, VariantId};
+
+/// More pieces than this are a mistake, in `on_hand` and in one movement.
+pub const PIECES_LIMIT: i64 = 1_000_000_000;
+
+/// The whole state of a variant's stock, as events carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    pub variant_id: VariantId,
+    /// Whose variant it is. A projection may take nothing from another aggregate, so it stands here (PROTOCOL W9).
+    pub listing_id: ListingId,
+    pub seller_id: UserId,
+    /// Pieces on the shelf, the reserved ones included.
+    pub on_hand: i64,
+    /// Pieces held for buyers.
+    pub reserved: i64,
+    /// At or below this many available pieces the stock counts as low.
+    pub low_stock_threshold: Option<i64>,
+    /// Counts every change of this stock from 1; its `ETag`.
+    pub version: u64,
+    pub updated_at: Timestamp,
+}
+
+impl Stock {
+    /// How many can be bought now. Never negative.
+    #[must_use]
+    pub fn available(&self) -> i64 {
+        self.on_hand - self.reserved
+    }
+}
+
+/// A stock as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StockLevel {
+    pub variant_id: VariantId,
+    pub listing_id: ListingId,
+    pub on_hand: i64,
+    pub reserved: i64,
+    /// `on_hand − reserved`.
+    pub available: i64,
+    pub low_stock_threshold: Option<i64>,
+    pub version: u64,
+}
+
+impl From<&Stock> for StockLevel {
+    fn from(stock: &Stock) -> Self {
+        Self {
+            variant_id: stock.variant_id,
+            listing_id: stock.listing_id,
+            on_hand: stock.on_hand,
+            reserved: stock.reserved,
+            available: stock.available(),
+            low_stock_threshold: stock.low_stock_threshold,
+            version: stock.version,
+        }
+    }
+}
+
+/// What can happen to a stock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", deny_unknown_fields)]
+pub enum StockChange {
+    /// The variant was made, with this many pieces.
+    #[serde(rename = "stock.opened.v1")]
+    Opened { on_hand: i64 },
+    /// It was counted, or its threshold set. What is absent stayed as it was.
+    #[serde(rename = "stock.set.v1")]
+    Set {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_hand: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        low_stock_threshold: Option<i64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Pieces came, went, or were corrected.
+    #[serde(rename = "stock.moved.v1")]
+    Moved {
+        movement: Movement,
+        quantity: i64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reference: Option<String>,
+    },
+    /// Its variant or listing is gone.
+    #[serde(rename = "stock.removed.v1")]
+    Removed {},
+}
+
+impl StockChange {
+    /// The event's `ce-type`.
+    #[must_use]
+    pub fn event_type(&self) -> &'static str {
+        match self {
+            Self::Opened { .. } => "stock.opened.v1",
+            Self::Set { .. } => "stock.set.v1",
+            Self::Moved { .. } => "stock.moved.v1",
+            Self::Removed {} => "stock.removed.v1",
+        }
+    }
+}
+
+/// Which way pieces moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Movement {
+    In,
+    Out,
+    /// The only one whose quantity may be negative.
+    Adjustment,
+}

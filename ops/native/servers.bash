@@ -5,8 +5,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/settings.bash"
 # shellcheck source=ops/native/process.bash
 . "$NATIVE/process.bash"
-# shellcheck source=ops/native/debian.bash
-. "$NATIVE/debian.bash"
+# shellcheck source=ops/native/packages.bash
+. "$NATIVE/packages.bash"
 for server in postgres nats redis opensearch; do
     # shellcheck source=/dev/null
     . "$NATIVE/$server.bash"

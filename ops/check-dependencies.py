@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Refuses dependencies that are banned, and licences that nobody has agreed to.
+
+Reads `cargo tree`, so it needs no tool that must be compiled first; `cargo metadata` would not do: its graph also
+holds what weak features only mention (ring, for one). Exit code 1 and one line per fault.
+"""
+
+import re
+import subprocess
+import sys
+
+ALLOWED = {
+    "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "BSL-1.0",
+    "CDLA-Permissive-2.0", "0BSD", "Unlicense",
+}
+
+# name -> (refused below this version, or None for always; why)
+BANNED = {
+    "openssl-sys": (None, "one TLS stack: rustls"),
+    "native-tls": (None, "one TLS stack: rustls"),
+    "ring": (None, "one crypto provider: aws-lc-rs"),
+    "rsa": (None, "RUSTSEC-2023-0071"),
+    "hyper": ((1, 0), "the 0.14 line has ended"),
+    "rustls": ((0, 23), "older lines choose ring"),
+}
+
+
+def allowed(expression: str) -> bool:
+    """Judges an SPDX expression: OR needs one allowed side, AND both."""
+    tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
+    position = 0
+
+    def peek():
+        return tokens[position] if position < len(tokens) else None
+
+    def take():
+        nonlocal position
+        position += 1
+        return tokens[position - 1]
+
+    def either():
+        verdict = both()
+        while peek() == "OR":
+            take()
+            verdict = both() or verdict
+        return verdict
+
+    def both():
+        verdict = one()
+        while peek() == "AND":
+            take()
+            verdict = one() and verdict
+        return verdict
+
+    def one():
+        name = take()
+        if name == "(":
+            verdict = either()
+            take()
+            return verdict
+        if peek() == "WITH":
+            take()
+            name = f"{name} WITH {take()}"
+        return name in ALLOWED
+
+    return either()
+
+
+def main() -> int:
+    tree = subprocess.run(
+        ["cargo", "tree", "--workspace", "--locked", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}\t{l}"],
+        check=True, stdout=subprocess.PIPE, text=True).stdout
+    packages = set()
+    for line in filter(None, tree.splitlines()):
+        package, licence = line.split("\t")
+        name, version = package.split()[:2]
+        packages.add((name, version.removeprefix("v"), licence.removesuffix(" (*)").strip()))
+    faults = []
+    for name, version, licence in sorted(packages):
+        if name in BANNED:
+            below, why = BANNED[name]
+            number = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", version).groups())
+            if below is None or number < below:
+                faults.append(f"{name} {version} is banned: {why}")
+        if not licence or not allowed(licence):
+            faults.append(f"{name} {version}: licence {licence or 'not stated'!r} is not in the list")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(f"{len(packages)} packages, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,21 @@
-//! x
+//! What makes a program a good process: how it is set, seen, stopped and spoken to. No word of the business is in here.
+//!
+//! Read it in the order of a program's life.
+
+// 1. It is started: settings from the environment, a clock, logs and traces.
+pub mod clock;
+pub mod settings;
+pub mod telemetry;
+
+// 2. It shows how it is doing, on a port of its own.
+pub mod metrics;
+pub mod ops;
+
+// 3. It answers requests: who calls, what they send, what is wrong with it.
+pub mod bearer;
+pub mod http;
+pub mod problem;
+pub mod serve;
+
+// 4. It is stopped, and ends in order.
+pub mod run;

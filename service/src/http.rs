@@ -1,0 +1,65 @@
+//! The HTTP side of a program: one stack of middleware around its routes, and extractors that refuse with problems.
+//!
+//! [`wrap`] puts the middleware on in the one order that works. The extractors ([`Json`], [`Draft`], [`Raw`], [`Query`],
+//! [`Path`], [`Header`]) never answer plain text. Order the arguments of a handler as the contract orders the checks: who
+//! calls ([`crate::bearer`]) first, then path and query, headers, and the body last.
+
+mod body;
+mod deadline;
+mod entity;
+mod header;
+mod json;
+mod metrics;
+mod observe;
+mod parameters;
+mod path;
+mod preference;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::{Router, middleware};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
+
+pub use body::{AnyJson, Draft, Json, MediaTypes, Raw};
+pub use deadline::{Deadline, DeadlineLayer, deadline};
+pub use entity::{ETag, IfMatch, IfNoneMatch};
+pub use header::{Header, RequestHeader, RequestId};
+pub use json::read as read_json;
+pub use metrics::HttpMetrics;
+pub use parameters::{Parameters, Query};
+pub use path::Path;
+pub use preference::{IdempotencyKey, Prefer};
+
+use crate::ops::Lifecycle;
+use crate::problem::{Kind, Problem};
+
+/// The longest body that a route takes unless it says otherwise with a `DefaultBodyLimit` of its own.
+pub const BODY_LIMIT: usize = 1024 * 1024;
+
+/// Below this, packing costs more than it saves.
+const WORTH_COMPRESSING: u64 = 1024;
+
+/// Wraps a program's routes with everything that each of them needs. From the outside in: metrics, request id, trace span
+/// and access log; gzip; problems with `instance` and `trace_id`; a panic as a problem; the last-resort deadline; the body
+/// limit. Call it last: a route added afterwards has none of it.
+pub fn wrap(router: Router, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
+    let compressible = DefaultPredicate::new().and(SizeAbove::new(WORTH_COMPRESSING));
+    router
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(observe::answer))
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible))
+        .layer(middleware::from_fn_with_state(Arc::new(observe::Observer { metrics, lifecycle }), observe::observe))
+}
+
+async fn no_such_route() -> Problem {
+    Problem::not_found("Nothing is at this address")
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(Kind::MethodNotAllowed, "This address does not take this method; see Allow")
+}

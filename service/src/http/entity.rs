@@ -1,0 +1,167 @@
+//! Versions in headers: `ETag`, `If-Match`, `If-None-Match` (RFC 9110, section 13).
+
+use std::fmt::Display;
+
+use axum::response::{IntoResponseParts, ResponseParts};
+use http::HeaderValue;
+use http::header::ETAG;
+
+use super::header::{RequestHeader, malformed};
+use crate::problem::Problem;
+
+/// A strong entity tag: what stands between the quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ETag(String);
+
+impl ETag {
+    /// The tag of a version: `"7"`.
+    #[must_use]
+    pub fn of(version: impl Display) -> Self {
+        let tag: String = version.to_string().chars().filter(char::is_ascii_graphic).filter(|&letter| letter != '"').collect();
+        Self(tag)
+    }
+
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&format!("\"{}\"", self.0)).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    }
+}
+
+impl IntoResponseParts for ETag {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
+        parts.headers_mut().insert(ETAG, self.header());
+        Ok(parts)
+    }
+}
+
+/// One listed tag. A weak one is well-formed, but only good for reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tag {
+    weak: bool,
+    opaque: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tags {
+    Any,
+    Listed(Vec<Tag>),
+}
+
+/// The version that a write is meant for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IfMatch(Tags);
+
+impl IfMatch {
+    /// Strong comparison: a weak tag never matches.
+    #[must_use]
+    pub fn allows(&self, current: &ETag) -> bool {
+        match &self.0 {
+            Tags::Any => true,
+            Tags::Listed(tags) => tags.iter().any(|tag| !tag.weak && tag.opaque == current.0),
+        }
+    }
+}
+
+impl RequestHeader for IfMatch {
+    const NAME: &'static str = "if-match";
+
+    fn parse(values: &[&str]) -> Result<Self, Problem> {
+        parse(Self::NAME, values).map(Self)
+    }
+}
+
+/// The versions that a reader already has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IfNoneMatch(Tags);
+
+impl IfNoneMatch {
+    /// Whether the reader has this version already: 304. Weak comparison.
+    #[must_use]
+    pub fn has(&self, current: &ETag) -> bool {
+        match &self.0 {
+            Tags::Any => true,
+            Tags::Listed(tags) => tags.iter().any(|tag| tag.opaque == current.0),
+        }
+    }
+}
+
+impl RequestHeader for IfNoneMatch {
+    const NAME: &'static str = "if-none-match";
+
+    fn parse(values: &[&str]) -> Result<Self, Problem> {
+        parse(Self::NAME, values).map(Self)
+    }
+}
+
+/// `*`, or a list of tags; several header lines are one list.
+fn parse(name: &str, values: &[&str]) -> Result<Tags, Problem> {
+    let refuse = || malformed(name, "must be * or a list of entity tags such as \"7\"");
+    if values == ["*"] {
+        return Ok(Tags::Any);
+    }
+    let mut tags = Vec::new();
+    for value in values {
+        let mut rest = value.trim_start();
+        while !rest.is_empty() {
+            // RFC 9110 lets lists have empty elements.
+            if let Some(next) = rest.strip_prefix(',') {
+                rest = next.trim_start();
+                continue;
+            }
+            let (tag, next) = one_tag(rest).ok_or_else(refuse)?;
+            tags.push(tag);
+            rest = next.trim_start();
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return Err(refuse());
+            }
+        }
+    }
+    if tags.is_empty() { Err(refuse()) } else { Ok(Tags::Listed(tags)) }
+}
+
+fn one_tag(text: &str) -> Option<(Tag, &str)> {
+    let (weak, quoted) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
+    let (opaque, rest) = quoted.strip_prefix('"')?.split_once('"')?;
+    opaque.bytes().all(|byte| byte.is_ascii_graphic()).then(|| (Tag { weak, opaque: opaque.to_owned() }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_a_strong_tag() {
+        assert_eq!(ETag::of(7).header(), "\"7\"");
+    }
+
+    #[test]
+    fn a_write_is_allowed_on_the_version_it_names() {
+        let allows = |sent: &[&str], version: i64| IfMatch::parse(sent).unwrap().allows(&ETag::of(version));
+        assert!(allows(&["\"7\""], 7));
+        assert!(!allows(&["\"7\""], 8));
+        assert!(!allows(&["\"7\""], 77));
+        assert!(allows(&["*"], 1));
+        assert!(allows(&["\"6\", \"7\""], 7));
+        assert!(allows(&["\"6\"", "\"7\""], 7), "two lines are one list");
+        assert!(allows(&[", \"7\" ,"], 7), "empty elements do not count");
+        assert!(allows(&["\"a,b\",\"7\""], 7), "a comma may stand in a tag");
+        assert!(!allows(&["W/\"7\""], 7), "a weak tag permits no write");
+    }
+
+    #[test]
+    fn a_reader_has_the_version_whatever_its_strength() {
+        let has = |sent: &[&str]| IfNoneMatch::parse(sent).unwrap().has(&ETag::of(7));
+        assert!(has(&["\"7\""]) && has(&["W/\"7\""]) && has(&["*"]));
+        assert!(!has(&["\"8\""]));
+    }
+
+    #[test]
+    fn what_is_no_tag_is_malformed() {
+        for sent in ["", ",", "7", "\"7", "7\"", "\"7\" \"8\"", "w/\"7\"", "\"7\", *", "*, \"7\"", "\"a b\""] {
+            assert!(IfMatch::parse(&[sent]).is_err(), "{sent:?}");
+            assert!(IfNoneMatch::parse(&[sent]).is_err(), "{sent:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Headers of requests, read when it is their turn.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use uuid::Uuid;
+
+use crate::problem::{Kind, Problem};
+
+/// Longer request ids than this are somebody's mistake or mischief, and we make one of our own.
+const REQUEST_ID_LIMIT: usize = 128;
+
+/// A header that a handler understands.
+pub trait RequestHeader: Sized {
+    /// In lower case.
+    const NAME: &'static str;
+
+    /// Reads all values of the header, at least one. Whatever cannot be read is `malformed`.
+    fn parse(values: &[&str]) -> Result<Self, Problem>;
+}
+
+/// A header as it came. It is parsed when the handler asks for it, because the contract checks the body's content type
+/// and size before the headers: `let key = key.read()?;`.
+#[derive(Debug, Clone)]
+pub struct Header<H> {
+    values: Vec<HeaderValue>,
+    header: PhantomData<fn() -> H>,
+}
+
+impl<H: RequestHeader> Header<H> {
+    /// `None` if it was not sent; `malformed` if it cannot be read.
+    pub fn read(&self) -> Result<Option<H>, Problem> {
+        if self.values.is_empty() {
+            return Ok(None);
+        }
+        let text = |value: &HeaderValue| value.to_str().map(str::to_owned);
+        let values: Result<Vec<String>, _> = self.values.iter().map(text).collect();
+        let values = values.map_err(|_| malformed(H::NAME, "has characters that a header cannot have"))?;
+        let values: Vec<&str> = values.iter().map(|value| value.trim()).collect();
+        H::parse(&values).map(Some)
+    }
+
+    /// The header, or the problem `precondition-required`.
+    pub fn require(&self) -> Result<H, Problem> {
+        self.read()?.ok_or_else(|| Problem::new(Kind::PreconditionRequired, format!("{} is required here", H::NAME)))
+    }
+}
+
+impl<H: RequestHeader, S: Sync> FromRequestParts<S> for Header<H> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(&parts.headers))
+    }
+}
+
+impl<H: RequestHeader> Header<H> {
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self { values: headers.get_all(H::NAME).iter().cloned().collect(), header: PhantomData }
+    }
+}
+
+pub(super) fn malformed(name: &str, what: &str) -> Problem {
+    Problem::malformed(format!("The header {name} {what}"))
+}
+
+/// The caller's name for the request, or ours if it sent none that we would repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    pub const NAME: &'static str = "x-request-id";
+
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let sent = headers.get(Self::NAME).and_then(|value| value.to_str().ok()).filter(|sent| is_fit(sent));
+        Self(sent.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("unreadable"))
+    }
+}
+
+fn is_fit(sent: &str) -> bool {
+    (1..=REQUEST_ID_LIMIT).contains(&sent.len()) && sent.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestId {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::of(&parts.headers)))
+    }
+}

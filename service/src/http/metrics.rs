@@ -1,0 +1,130 @@
+//! What is counted of every request.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::deadline::Spent;
+use crate::metrics::{Seconds, seconds_family};
+
+/// The caller went away before the answer: no status was ever sent, but the request was there.
+const CLIENT_CLOSED: u16 = 499;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    path: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    method: &'static str,
+    path: String,
+}
+
+/// Counts requests by route, never by address.
+#[derive(Debug, Clone)]
+pub struct HttpMetrics {
+    requests: Family<RequestLabels, Counter>,
+    durations: Seconds<RouteLabels>,
+    in_flight: Gauge,
+    timeouts: Family<RouteLabels, Counter>,
+    near_timeouts: Family<RouteLabels, Counter>,
+    timeout_durations: Seconds<RouteLabels>,
+}
+
+impl HttpMetrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            durations: seconds_family(),
+            in_flight: Gauge::default(),
+            timeouts: Family::default(),
+            near_timeouts: Family::default(),
+            timeout_durations: seconds_family(),
+        };
+        registry.register("http_requests", "Requests answered, by route and status", metrics.requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "From the request's head to the answer's",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        registry.register("http_requests_in_flight", "Requests being worked on", metrics.in_flight.clone());
+        registry.register("timeouts", "Requests that ran into their deadline", metrics.timeouts.clone());
+        registry.register("near_timeouts", "Requests that took over 80 % of their deadline", metrics.near_timeouts.clone());
+        registry.register_with_unit(
+            "timeout_duration",
+            "How long requests that ran into their deadline took",
+            Unit::Seconds,
+            metrics.timeout_durations.clone(),
+        );
+        metrics
+    }
+
+    /// A request has come in. It counts as in flight until what is returned is dropped, whatever happens to it.
+    pub(super) fn begin(&self, method: &Method, path: &str) -> InFlight<'_> {
+        self.in_flight.inc();
+        InFlight { metrics: self, method: label_of(method), path: path.to_owned(), answered: false }
+    }
+}
+
+pub(super) struct InFlight<'a> {
+    metrics: &'a HttpMetrics,
+    method: &'static str,
+    path: String,
+    answered: bool,
+}
+
+impl InFlight<'_> {
+    pub fn answered(mut self, status: StatusCode, took: Duration, deadline: Option<&Spent>) {
+        self.answered = true;
+        self.count(status.as_u16());
+        let route = RouteLabels { method: self.method, path: self.path.clone() };
+        self.metrics.durations.get_or_create(&route).observe(took.as_secs_f64());
+        match deadline {
+            Some(Spent { passed: true, took, .. }) => {
+                self.metrics.timeouts.get_or_create(&route).inc();
+                self.metrics.timeout_durations.get_or_create(&route).observe(took.as_secs_f64());
+            }
+            Some(spent) if spent.is_near() => {
+                self.metrics.near_timeouts.get_or_create(&route).inc();
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn count(&self, status: u16) {
+        let labels = RequestLabels { method: self.method, path: self.path.clone(), status };
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+        if !self.answered {
+            self.count(CLIENT_CLOSED);
+        }
+    }
+}
+
+/// Anyone can invent a method; only the known ones become series.
+fn label_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}

@@ -1,0 +1,92 @@
+//! The query of a request.
+
+use std::borrow::Cow;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// A query in which nothing is unknown. A parameter that may come several times is a `Vec`, one that may be missing an
+/// `Option` or has a `serde(default)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<T>(pub T);
+
+/// A query as it came, decoded: for routes whose parameters are not all known by name. Take those out first, then
+/// [`Parameters::read`] the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Decodes a query. Bytes that are not UTF-8, and NUL, which no store takes, are `malformed`.
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Takes out the parameters whose names begin with `prefix`, without it, in the order in which they came.
+    pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
+        self.0 = kept;
+        taken.into_iter().map(|(name, value)| (name[prefix.len()..].to_owned(), value)).collect()
+    }
+
+    /// Reads them as `T`. Unknown, repeated without leave, or not of the right type: `malformed`, with the parameter's name.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let mut unknown = Vec::new();
+        let mut track = serde_path_to_error::Track::new();
+        let text: String = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish();
+        let reader = serde_html_form::Deserializer::new(form_urlencoded::parse(text.as_bytes()));
+        let tracked = serde_path_to_error::Deserializer::new(reader, &mut track);
+        let value = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
+
+        let value = value.map_err(|error| {
+            let path = track.path().to_string();
+            if path == "." {
+                Problem::malformed(format!("The query: {error}"))
+            } else {
+                Problem::malformed(format!("The parameter {path}: {error}"))
+            }
+        })?;
+        match unknown.as_slice() {
+            [] => Ok(value),
+            [only] => Err(Problem::malformed(format!("The parameter {only} is not known here"))),
+            several => Err(Problem::malformed(format!("The parameters {} are not known here", several.join(", ")))),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+fn pair(pair: &str) -> Result<(String, String), Problem> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let name = decode(name).ok_or_else(|| Problem::malformed("A parameter's name is not UTF-8, or has a NUL"))?;
+    let value = decode(value).ok_or_else(|| Problem::malformed(format!("The parameter {name} is not UTF-8, or has a NUL")))?;
+    Ok((name, value))
+}
+
+fn decode(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)?;
+    (!decoded.contains('\0')).then_some(decoded)
+}
+
+impl<S: Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Parameters::from_request_parts(parts, state).await?.read().map(Self)
+    }
+}

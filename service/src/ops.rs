@@ -1,0 +1,125 @@
+//! The operations port: alive, ready, status and metrics. For those who run the program; never public.
+
+mod healthcheck;
+mod lifecycle;
+mod readiness;
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use healthcheck::healthcheck;
+pub use lifecycle::{Lifecycle, Phase};
+pub use readiness::{Check, Report};
+
+use crate::problem::Problem;
+
+/// What Prometheus is told it gets.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A dependency that takes longer than this to answer is away, as far as anyone who asks is concerned.
+const REPORT_WITHIN: Duration = Duration::from_secs(2);
+
+type Asked<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
+
+/// What the operations port shows.
+#[derive(Clone)]
+pub struct Ops {
+    registry: Arc<Registry>,
+    lifecycle: Lifecycle,
+    readiness: Asked<Report>,
+    status: Asked<Value>,
+}
+
+impl Ops {
+    /// `readiness` asks the program's dependencies, `status` tells whatever only the running process knows.
+    pub fn new<R, S>(
+        registry: Registry,
+        readiness: impl Fn() -> R + Send + Sync + 'static,
+        status: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self
+    where
+        R: Future<Output = Report> + Send + 'static,
+        S: Future<Output = Value> + Send + 'static,
+    {
+        Self {
+            registry: Arc::new(registry),
+            lifecycle: Lifecycle::default(),
+            readiness: Arc::new(move || Box::pin(readiness())),
+            status: Arc::new(move || Box::pin(status())),
+        }
+    }
+
+    /// Says starting until [`Lifecycle::started`] is called, and draining once the program is being stopped.
+    #[must_use]
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.clone()
+    }
+
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/health", get(health))
+            .route("/ready", get(ready))
+            .route("/status", get(status))
+            .route("/metrics", get(metrics))
+            .fallback(async || Problem::not_found("/health, /ready, /status and /metrics are here"))
+            .with_state(self.clone())
+    }
+
+    /// Answers until told to stop. It should be told last: while the program drains, somebody will want to know.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await?;
+        Ok(())
+    }
+}
+
+/// Takes the operations port and logs where it is.
+pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    crate::serve::listen("ops", "OPS_ADDR", addr).await
+}
+
+/// Alive says nothing of dependencies: a restart does not bring a database back.
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "healthy" }))
+}
+
+async fn ready(State(ops): State<Ops>) -> Response {
+    let report = match tokio::time::timeout(REPORT_WITHIN, (ops.readiness)()).await {
+        Ok(report) => report,
+        Err(_) => Report::of(vec![Check::failed("report", format!("no answer within {} s", REPORT_WITHIN.as_secs()))]),
+    };
+    let (status, word) = match ops.lifecycle.phase() {
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Phase::Started if !report.ready => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
+        Phase::Started if report.is_degraded() => (StatusCode::OK, "degraded"),
+        Phase::Started => (StatusCode::OK, "ready"),
+    };
+    let body = json!({ "status": word, "checks": report.checks() });
+    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+async fn status(State(ops): State<Ops>) -> Json<Value> {
+    Json((ops.status)().await)
+}
+
+async fn metrics(State(ops): State<Ops>) -> Response {
+    let mut text = String::new();
+    if let Err(error) = encode(&mut text, &ops.registry) {
+        return Problem::logged(&anyhow::Error::new(error).context("the metrics cannot be written")).into_response();
+    }
+    ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+}

@@ -1,0 +1,80 @@
+//! What a program needs, and whether it has it.
+
+use serde_json::{Map, Value, json};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    name: &'static str,
+    needed: bool,
+    failure: Option<String>,
+}
+
+impl Check {
+    #[must_use]
+    pub fn passed(name: &'static str) -> Self {
+        Self { name, needed: true, failure: None }
+    }
+
+    pub fn failed(name: &'static str, why: impl Into<String>) -> Self {
+        Self { name, needed: true, failure: Some(why.into()) }
+    }
+
+    /// From a result whose error says why.
+    pub fn of<T, E: std::fmt::Display>(name: &'static str, outcome: &Result<T, E>) -> Self {
+        match outcome {
+            Ok(_) => Self::passed(name),
+            Err(error) => Self::failed(name, error.to_string()),
+        }
+    }
+
+    /// Without it the program still does its work, only not as well: failing makes it degraded, not unready.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        Self { needed: false, ..self }
+    }
+
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        self.failure.is_none()
+    }
+}
+
+/// All checks, and what they come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub ready: bool,
+    checks: Vec<Check>,
+}
+
+impl Report {
+    /// Ready if every needed check passed.
+    #[must_use]
+    pub fn of(checks: Vec<Check>) -> Self {
+        Self { ready: checks.iter().all(|check| check.is_passed() || !check.needed), checks }
+    }
+
+    /// For programs that can do with one thing or another: they say themselves whether it is enough.
+    #[must_use]
+    pub fn when(ready: bool, checks: Vec<Check>) -> Self {
+        Self { ready, checks }
+    }
+
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.ready && self.checks.iter().any(|check| !check.is_passed())
+    }
+
+    pub(super) fn checks(&self) -> Value {
+        let told = self.checks.iter().map(|check| {
+            let mut told = Map::new();
+            told.insert("status".to_owned(), json!(if check.is_passed() { "passed" } else { "failed" }));
+            told.insert("needed".to_owned(), json!(check.needed));
+            if let Some(failure) = &check.failure {
+                told.insert("detail".to_owned(), json!(failure));
+            }
+            (check.name.to_owned(), Value::Object(told))
+        });
+        Value::Object(told.collect())
+    }
+}

@@ -1,0 +1,220 @@
+//! What callers are told when a request is refused or fails: RFC 9457 problem details.
+//!
+//! A refusal becomes a [`Problem`] by its [`Kind`] alone ([`Refusal`]). What broke inside is logged here, once, and never
+//! shown. `instance` and `trace_id` are filled in by the middleware of [`crate::http`], which knows the request.
+
+mod kind;
+mod page;
+mod refusal;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use utoipa::{PartialSchema, ToSchema};
+
+pub use kind::Kind;
+pub use page::pages;
+pub use refusal::{Chain, Refusal};
+
+/// The media type of a problem.
+pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Told to callers who are sent away without a better idea of when to come back.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// One fault of a body: where (an RFC 6901 pointer, `""` for the whole body) and what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+pub struct Fault {
+    #[schema(example = "/price/amount")]
+    pub pointer: String,
+    #[schema(example = "must be a decimal string")]
+    pub detail: String,
+}
+
+impl Fault {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into() }
+    }
+}
+
+/// An answer that is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a problem does nothing until it is answered"]
+pub struct Problem {
+    pub kind: Kind,
+    pub detail: Cow<'static, str>,
+    pub errors: Vec<Fault>,
+    pub retry_after: Option<Duration>,
+    /// What `WWW-Authenticate` says.
+    challenge: Option<&'static str>,
+    /// Only where the transport said more precisely than the kind does, e.g. 431.
+    status: Option<StatusCode>,
+}
+
+impl Problem {
+    pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        let retry_after = kind.asks_to_retry().then_some(RETRY_SOON);
+        Self { kind, detail: detail.into(), errors: Vec::new(), retry_after, challenge: kind.challenge(), status: None }
+    }
+
+    /// 400: JSON, query, path, cursor or header cannot be read.
+    pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Malformed, detail)
+    }
+
+    /// 422: understood, but it breaks rules; all of them at once.
+    pub fn invalid(errors: Vec<Fault>) -> Self {
+        let detail: Cow<'static, str> = match errors.as_slice() {
+            [only] if only.pointer.is_empty() => only.detail.clone().into(),
+            [only] => format!("{}: {}", only.pointer, only.detail).into(),
+            several => format!("The request breaks {} rules", several.len()).into(),
+        };
+        Self::new(Kind::Invalid, detail).with_errors(errors)
+    }
+
+    /// 401: who calls did not say so.
+    pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Unauthenticated, detail)
+    }
+
+    /// 401: a token that is not believed (RFC 6750).
+    pub fn invalid_token(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { challenge: Some("Bearer error=\"invalid_token\""), ..Self::new(Kind::Unauthenticated, detail) }
+    }
+
+    pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Forbidden, detail)
+    }
+
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::NotFound, detail)
+    }
+
+    pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Conflict, detail)
+    }
+
+    /// 503: something that we need is away; the caller should come back.
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Unavailable, detail)
+    }
+
+    /// 500. What happened is for the log, see [`Problem::logged`]; the caller learns nothing.
+    pub fn internal() -> Self {
+        Self::new(Kind::Internal, "Something went wrong on our side; the trace id finds it in our logs")
+    }
+
+    /// 500 for a failure that no [`Refusal`] describes: logs it with its sources, once.
+    pub fn logged(error: &anyhow::Error) -> Self {
+        tracing::error!(error = format!("{error:#}"), "A request failed: {error}");
+        Self::internal()
+    }
+
+    pub fn with_errors(mut self, errors: Vec<Fault>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// The problem nearest to a bare status that some layer answered; `None` if the status is no error.
+    pub(crate) fn of_status(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Option<Self> {
+        let kind = Kind::of_status(status)?;
+        let status = (kind.http_status() != status).then_some(status);
+        let problem = if kind == Kind::Internal { Self::internal() } else { Self::new(kind, detail) };
+        Some(Self { status, ..problem })
+    }
+
+    #[must_use]
+    pub fn http_status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| self.kind.http_status())
+    }
+
+    /// The body, as it is also shown for one line of a batch, where the request's own problem carries the rest.
+    #[must_use]
+    pub fn body(&self) -> Body<'_> {
+        Body {
+            r#type: self.kind.uri(),
+            title: self.kind.title(),
+            status: self.http_status().as_u16(),
+            detail: &self.detail,
+            instance: None,
+            trace_id: None,
+            errors: &self.errors,
+        }
+    }
+
+    pub(crate) fn respond(self, instance: Option<&str>, trace_id: Option<&str>) -> Response {
+        let body = Body { instance, trace_id, ..self.body() };
+        let mut response = (self.http_status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, MEDIA_TYPE);
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(after) = self.retry_after {
+            // Whole seconds, rounded up: coming back too early would only be refused again.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.respond(None, None)
+    }
+}
+
+/// The problem document itself.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Body<'a> {
+    /// Which problem it is; a page that this server serves.
+    #[schema(example = "/problems/invalid")]
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    /// The path of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    /// Finds the request in logs and traces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+    /// What is wrong with the body, all of it at once.
+    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
+    errors: &'a [Fault],
+}
+
+impl Serialize for Problem {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.body().serialize(serializer)
+    }
+}
+
+impl PartialSchema for Problem {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        Body::schema()
+    }
+}
+
+impl ToSchema for Problem {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Problem")
+    }
+
+    fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>)>) {
+        schemas.push((Fault::name().into_owned(), Fault::schema()));
+    }
+}

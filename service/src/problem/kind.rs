@@ -1,0 +1,251 @@
+//! The kinds of problem, and what each is in HTTP.
+
+use http::StatusCode;
+use utoipa::ToSchema;
+
+/// Deliberately few: a kind is added only when callers must act differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
+pub enum Kind {
+    Malformed,
+    Invalid,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    VersionMismatch,
+    PreconditionRequired,
+    TooLarge,
+    UnsupportedMediaType,
+    RateLimited,
+    IdempotencyMismatch,
+    InProgress,
+    InsufficientStock,
+    Timeout,
+    Unavailable,
+    Overloaded,
+    Internal,
+}
+
+impl Kind {
+    pub const ALL: [Self; 19] = [
+        Self::Malformed,
+        Self::Invalid,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::VersionMismatch,
+        Self::PreconditionRequired,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::RateLimited,
+        Self::IdempotencyMismatch,
+        Self::InProgress,
+        Self::InsufficientStock,
+        Self::Timeout,
+        Self::Unavailable,
+        Self::Overloaded,
+        Self::Internal,
+    ];
+
+    #[must_use]
+    pub fn http_status(self) -> StatusCode {
+        match self {
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Invalid | Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict | Self::InProgress | Self::InsufficientStock => StatusCode::CONFLICT,
+            Self::VersionMismatch => StatusCode::PRECONDITION_FAILED,
+            Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The last segment of the problem's `type`.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        self.uri().trim_start_matches("/problems/")
+    }
+
+    /// The problem's `type`: a page that the server serves.
+    #[must_use]
+    pub fn uri(self) -> &'static str {
+        match self {
+            Self::Malformed => "/problems/malformed",
+            Self::Invalid => "/problems/invalid",
+            Self::Unauthenticated => "/problems/unauthenticated",
+            Self::Forbidden => "/problems/forbidden",
+            Self::NotFound => "/problems/not-found",
+            Self::MethodNotAllowed => "/problems/method-not-allowed",
+            Self::Conflict => "/problems/conflict",
+            Self::VersionMismatch => "/problems/version-mismatch",
+            Self::PreconditionRequired => "/problems/precondition-required",
+            Self::TooLarge => "/problems/too-large",
+            Self::UnsupportedMediaType => "/problems/unsupported-media-type",
+            Self::RateLimited => "/problems/rate-limited",
+            Self::IdempotencyMismatch => "/problems/idempotency-mismatch",
+            Self::InProgress => "/problems/in-progress",
+            Self::InsufficientStock => "/problems/insufficient-stock",
+            Self::Timeout => "/problems/timeout",
+            Self::Unavailable => "/problems/unavailable",
+            Self::Overloaded => "/problems/overloaded",
+            Self::Internal => "/problems/internal",
+        }
+    }
+
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Malformed => "The request cannot be read",
+            Self::Invalid => "The request breaks a rule",
+            Self::Unauthenticated => "Who calls is not known",
+            Self::Forbidden => "The caller may not do this",
+            Self::NotFound => "There is no such thing",
+            Self::MethodNotAllowed => "This address does not take that method",
+            Self::Conflict => "The present state does not allow it",
+            Self::VersionMismatch => "It has changed since it was read",
+            Self::PreconditionRequired => "If-Match is required",
+            Self::TooLarge => "The request is too large",
+            Self::UnsupportedMediaType => "The content type is not taken here",
+            Self::RateLimited => "Too many requests",
+            Self::IdempotencyMismatch => "The idempotency key was used for another request",
+            Self::InProgress => "The same request is still running",
+            Self::InsufficientStock => "There is not enough in stock",
+            Self::Timeout => "The deadline passed, the outcome is unknown",
+            Self::Unavailable => "Not available at the moment",
+            Self::Overloaded => "Too busy at the moment",
+            Self::Internal => "Something went wrong on our side",
+        }
+    }
+
+    /// What a caller can do about it; the body of the problem's page.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Malformed => {
+                "The JSON, the query, the path, a cursor or a header could not be read. The detail says which and why. \
+                 Sending the same again gives the same answer."
+            }
+            Self::Invalid => {
+                "The request was understood, but breaks the rules listed in errors, each with a JSON pointer into the body. \
+                 Correct them all and send it again."
+            }
+            Self::Unauthenticated => {
+                "Send Authorization: Bearer with a token that has not expired and was signed by a key of this service."
+            }
+            Self::Forbidden => {
+                "The token is good, but it does not permit this. Use one that has the role, or that owns the resource."
+            }
+            Self::NotFound => "Nothing is at this address, or it is not for the caller to see.",
+            Self::MethodNotAllowed => "The Allow header lists the methods that this address takes.",
+            Self::Conflict => "Read the resource again: its state has to change before this can be done.",
+            Self::VersionMismatch => {
+                "Somebody changed the resource first. Read it again, and repeat the change with its new ETag in If-Match."
+            }
+            Self::PreconditionRequired => {
+                "Send If-Match with the ETag that was read, so that nobody's change is overwritten unseen; or * to do so on purpose."
+            }
+            Self::TooLarge => "The body, or one line of it, is longer than this route takes. The detail gives the limit.",
+            Self::UnsupportedMediaType => "Send one of the content types that the detail lists.",
+            Self::RateLimited => "Wait for as many seconds as Retry-After says.",
+            Self::IdempotencyMismatch => "An Idempotency-Key names one request. Use a new key for a new request.",
+            Self::InProgress => {
+                "A request with this Idempotency-Key has not ended yet. Repeat it a little later to get its answer."
+            }
+            Self::InsufficientStock => "Ask for fewer pieces, or wait until there are more.",
+            Self::Timeout => {
+                "It may or may not have been done. Read the resource, or repeat the request with the same Idempotency-Key."
+            }
+            Self::Unavailable => {
+                "Something that this request needs is away. Repeat it after as many seconds as Retry-After says."
+            }
+            Self::Overloaded => "More is asked than can be done. Repeat it after as many seconds as Retry-After says.",
+            Self::Internal => "This is our fault, and it is in our logs under the trace id. Repeating the request may help.",
+        }
+    }
+
+    pub(super) fn challenge(self) -> Option<&'static str> {
+        (self == Self::Unauthenticated).then_some("Bearer")
+    }
+
+    pub(super) fn asks_to_retry(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Unavailable | Self::Overloaded)
+    }
+
+    /// The kind nearest to a bare status; `None` if the status is no error.
+    pub(super) fn of_status(status: StatusCode) -> Option<Self> {
+        let plain = [
+            Self::Malformed,
+            Self::Invalid,
+            Self::Unauthenticated,
+            Self::Forbidden,
+            Self::NotFound,
+            Self::MethodNotAllowed,
+            Self::Conflict,
+            Self::VersionMismatch,
+            Self::PreconditionRequired,
+            Self::TooLarge,
+            Self::UnsupportedMediaType,
+            Self::RateLimited,
+            Self::Timeout,
+            Self::Unavailable,
+        ];
+        plain.into_iter().find(|kind| kind.http_status() == status).or_else(|| {
+            if status.is_client_error() { Some(Self::Malformed) } else { status.is_server_error().then_some(Self::Internal) }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_status_that_the_contract_gives_it() {
+        let table: Vec<(&str, u16)> = Kind::ALL.iter().map(|kind| (kind.slug(), kind.http_status().as_u16())).collect();
+        assert_eq!(
+            table,
+            [
+                ("malformed", 400),
+                ("invalid", 422),
+                ("unauthenticated", 401),
+                ("forbidden", 403),
+                ("not-found", 404),
+                ("method-not-allowed", 405),
+                ("conflict", 409),
+                ("version-mismatch", 412),
+                ("precondition-required", 428),
+                ("too-large", 413),
+                ("unsupported-media-type", 415),
+                ("rate-limited", 429),
+                ("idempotency-mismatch", 422),
+                ("in-progress", 409),
+                ("insufficient-stock", 409),
+                ("timeout", 504),
+                ("unavailable", 503),
+                ("overloaded", 503),
+                ("internal", 500),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bare_status_becomes_the_nearest_kind() {
+        assert_eq!(Kind::of_status(StatusCode::OK), None);
+        assert_eq!(Kind::of_status(StatusCode::NOT_MODIFIED), None);
+        assert_eq!(Kind::of_status(StatusCode::UNPROCESSABLE_ENTITY), Some(Kind::Invalid));
+        assert_eq!(Kind::of_status(StatusCode::CONFLICT), Some(Kind::Conflict));
+        assert_eq!(Kind::of_status(StatusCode::NOT_ACCEPTABLE), Some(Kind::Malformed));
+        assert_eq!(Kind::of_status(StatusCode::NOT_IMPLEMENTED), Some(Kind::Internal));
+    }
+}

@@ -1,0 +1,96 @@
+//! Settings come from the environment, are read once, and are checked at the start. The building blocks of each program's
+//! own `clap` struct: every variable stands in `--help`, a wrong value ends the program with exit code 2 and the variable's
+//! name, and a secret is never shown.
+
+mod secret;
+mod value;
+
+use std::net::SocketAddr;
+use std::process;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, Command, Parser, ValueEnum};
+
+pub use secret::{OptionalSecret, Secret, SecretName};
+pub use value::{Switch, duration, filled, log_filter};
+
+/// What clap, and everybody else, says of wrong usage.
+const WRONG_USAGE: i32 = 2;
+
+/// Logs and traces. Flatten it into the program's settings.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs and traces")]
+pub struct LogArgs {
+    /// What is logged, such as `info,access=off` or `warn,projector=debug`
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = log_filter)]
+    pub rust_log: String,
+
+    /// How a log line looks
+    #[arg(long, env = "LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+
+    /// Where traces go (OTLP over gRPC, such as `http://127.0.0.1:4317`); empty: nowhere
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otel_exporter_otlp_endpoint: Option<String>,
+
+    /// The program's name in traces, if not its own
+    #[arg(long, env = "OTEL_SERVICE_NAME")]
+    pub otel_service_name: Option<String>,
+}
+
+impl LogArgs {
+    #[must_use]
+    pub fn otlp_endpoint(&self) -> Option<&str> {
+        self.otel_exporter_otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// The operations port; `PORT` is the program's default.
+#[derive(Debug, Clone, Args)]
+pub struct OpsArgs<const PORT: u16> {
+    /// Where `/health`, `/ready`, `/status` and `/metrics` answer; port 0 takes any
+    #[arg(long, env = "OPS_ADDR", default_value_t = loopback(PORT))]
+    pub ops_addr: SocketAddr,
+}
+
+/// The public port; `PORT` is the program's default.
+#[derive(Debug, Clone, Args)]
+pub struct HttpArgs<const PORT: u16> {
+    /// Where the program answers HTTP; port 0 takes any
+    #[arg(long, env = "HTTP_ADDR", default_value_t = loopback(PORT))]
+    pub http_addr: SocketAddr,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Reads the settings, or ends the program: 0 after `--help`, 2 after anything that is wrong.
+#[must_use]
+pub fn parse<T: Parser>() -> T {
+    match T::try_parse() {
+        Ok(settings) => settings,
+        Err(error) => {
+            // Nothing can be done if stderr is closed.
+            let _ = error.print();
+            if let Some(variable) = variable_behind(&error, &T::command()) {
+                eprintln!("The value may come from the variable {variable}.");
+            }
+            process::exit(if error.use_stderr() { WRONG_USAGE } else { 0 })
+        }
+    }
+}
+
+/// clap names the flag that a value is wrong for. Whoever set a variable looks for that.
+fn variable_behind(error: &clap::Error, command: &Command) -> Option<String> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+    let own = command.get_arguments().find(|arg| arg.to_string() == *flag);
+    let own = own.and_then(|arg| arg.get_env()).map(|name| name.to_string_lossy().into_owned());
+    own.or_else(|| command.get_subcommands().find_map(|sub| variable_behind(error, sub)))
+}

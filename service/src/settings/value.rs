@@ -1,0 +1,78 @@
+//! Values with rules of their own.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// `on` or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self == Self::On
+    }
+}
+
+const MILLISECOND: u64 = 1;
+const SECOND: u64 = 1_000 * MILLISECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// A duration with its unit: `250ms`, `15s`, `2m`, `12h`, `90d`. A bare number is refused: nobody can tell what it meant.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let refuse = || format!("{text:?} is no duration; write 250ms, 15s, 2m, 12h or 90d");
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(refuse)?;
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => MILLISECOND,
+        "s" => SECOND,
+        "m" => MINUTE,
+        "h" => HOUR,
+        "d" => DAY,
+        _ => return Err(refuse()),
+    };
+    let number: u64 = number.parse().map_err(|_| refuse())?;
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(refuse)
+}
+
+/// A filter that the logs will take.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A variable that is set to nothing is as good as not set.
+#[must_use]
+pub fn filled(value: Option<String>) -> Option<String> {
+    value.filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("12h"), Ok(Duration::from_secs(43_200)));
+        assert_eq!(duration("90d"), Ok(Duration::from_secs(7_776_000)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "15", "s", "1.5s", "-1s", "15 s", "15sec", "1m30s", "18446744073709551615d"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_checked_at_the_start() {
+        assert!(log_filter("info,access=off").is_ok());
+        assert!(log_filter("info,access=loudly").is_err());
+    }
+}

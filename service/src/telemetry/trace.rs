@@ -1,0 +1,105 @@
+//! Traces: how their ids come about, are handed on, and leave the process.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use opentelemetry::{Context, global};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::{Level, Metadata, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::{FilterFn, filter_fn};
+
+use crate::settings::LogArgs;
+
+/// A stop should not wait longer than this for a collector.
+pub(super) const FLUSH_WITHIN: Duration = Duration::from_secs(3);
+
+/// A collector that does not take a batch within this time is away.
+const EXPORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the exporter itself uses: tracing it would make each export cause the next.
+const EXPORTERS_OWN: [&str; 6] = ["h2", "hyper", "hyper_util", "opentelemetry", "tonic", "tower"];
+
+const TRACEPARENT: &str = "traceparent";
+
+/// With an endpoint spans are exported, by the sampler that `OTEL_TRACES_SAMPLER` names. Without, spans have ids all the
+/// same and are never marked as sampled by us, but a caller's mark is handed on.
+pub(super) fn provider(service_name: &'static str, log: &LogArgs) -> anyhow::Result<SdkTracerProvider> {
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let name = log.otel_service_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| service_name.to_owned());
+    let provider = SdkTracerProvider::builder().with_resource(Resource::builder().with_service_name(name).build());
+    let Some(endpoint) = log.otlp_endpoint() else {
+        return Ok(provider.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff))).build());
+    };
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_WITHIN).build();
+    let exporter = exporter.context("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used")?;
+    Ok(provider.with_batch_exporter(exporter).build())
+}
+
+/// Spans of level info and above, whatever `RUST_LOG` shows: a quiet log must not take away the ids. Events are only worth
+/// attaching to spans that somebody will see.
+pub(super) fn filter(exported: bool) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + Clone> {
+    filter_fn(move |metadata| {
+        let origin = metadata.target().split("::").next().unwrap_or_default();
+        (exported || metadata.is_span())
+            && *metadata.level() <= Level::INFO
+            && !EXPORTERS_OWN.contains(&origin)
+            && !origin.starts_with("opentelemetry")
+    })
+}
+
+/// The ids of the span that is running.
+pub(super) fn current() -> Option<SpanContext> {
+    // Asked in the middle of logging, where the subscriber itself cannot be asked.
+    Context::map_current(|context| Some(context.span().span_context().clone()).filter(SpanContext::is_valid))
+}
+
+/// The trace that is running, as problems and log lines show it.
+#[must_use]
+pub fn current_trace_id() -> Option<String> {
+    current().map(|ids| ids.trace_id().to_string())
+}
+
+/// The running span in W3C form, to be handed on with a request or an event.
+#[must_use]
+pub fn current_traceparent() -> Option<String> {
+    current().map(|ids| format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8()))
+}
+
+/// Makes the span a part of the trace it was caused by. It has no effect on a span that was already entered; what cannot be
+/// read is as good as nothing, and the span begins a trace of its own.
+pub fn set_parent(span: &Span, traceparent: Option<&str>) {
+    if let Some(parent) = traceparent.and_then(parse) {
+        // It fails only if nobody listens to the span.
+        let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+    }
+}
+
+/// Makes one more cause of the span known, for work that several events caused together.
+pub fn add_link(span: &Span, traceparent: Option<&str>) {
+    if let Some(cause) = traceparent.and_then(parse) {
+        span.add_link(cause);
+    }
+}
+
+fn parse(traceparent: &str) -> Option<SpanContext> {
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Header(traceparent));
+    Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+}
+
+struct Header<'a>(&'a str);
+
+impl Extractor for Header<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
+    }
+}

@@ -8,3 +8,6 @@ pub mod listing_catalog;
 
 // How many are left.
 pub mod stock_levels;
+
+// Find listings.
+pub mod listing_search;

@@ -4,8 +4,12 @@
 # A process id is reused sooner or later; a process id together with its start time and the machine's boot is not.
 # So all three are written down, and nothing is signalled whose three do not match.
 
+[ "$(uname -s)" = Linux ] || die "The native stack needs Linux (it reads /proc); elsewhere start Docker and run make up again."
+
 PIDS=$RUN/pid
 LOGS=$RUN/log
+# Names what this run directory started, so that a server can be asked whose it is.
+STACK=listings-$(printf '%s' "$RUN" | sha256sum | cut -c1-12)
 
 # Start time of PID in clock ticks since boot. Fails for what has ended, zombies included: in a container
 # nobody may ever reap them.
@@ -43,7 +47,7 @@ launch() {
 end() {
     local name=$1 signal=$2 seconds=$3 pid
     if ! pid=$(pid_of "$name"); then
-        rm -f "$PIDS/$name"
+        rm -f "$PIDS/$name" "$PIDS/$name.port"
         return
     fi
     kill -s "$signal" "$pid" 2>/dev/null || true
@@ -57,7 +61,7 @@ end() {
     else
         say "$name stopped"
     fi
-    rm -f "$PIDS/$name"
+    rm -f "$PIDS/$name" "$PIDS/$name.port"
 }
 
 # wait_for NAME SECONDS CHECK…: until CHECK succeeds; says what the log ends with if it never does.

@@ -37,21 +37,10 @@ write() {
 # Names and literal values only: other tools read this file line by line. Values hold no quote.
 export_line() { printf "export %s='%s'\n" "$1" "$2"; }
 
-# An Ed25519 key as PKCS#8: sixteen fixed bytes and thirty-two random ones. No openssl needed.
-make_signing_key() {
-    local file=$RUN/jwt-ed25519.pem
-    [ ! -s "$file" ] || return 0
-    {
-        echo "-----BEGIN PRIVATE KEY-----"
-        { printf '\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20' && head -c 32 /dev/urandom; } | base64 -w 64
-        echo "-----END PRIVATE KEY-----"
-    } | write "$file" 600
-}
-
 # configure BINARIES: .run/env is what the programs share, .run/bin/PROGRAM adds what is its own.
 configure() {
     local binaries=$1 program
-    make_signing_key
+    "$ROOT/ops/make-signing-key" "$RUN/jwt-ed25519.pem"
     {
         export_line NATS_URL "nats://127.0.0.1:$NATS_PORT"
         export_line REDIS_URL "redis://127.0.0.1:$REDIS_PORT"

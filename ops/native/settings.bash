@@ -1,8 +1,6 @@
 # shellcheck shell=bash disable=SC2034  # sourced: whoever sources it uses the names
 # Where everything is, on which ports, in which versions. Sourced by the scripts beside it; runs nothing.
 
-[ "$(uname -s)" = Linux ] || { echo "The native stack needs Linux (it reads /proc); elsewhere start Docker and run make up again." >&2; exit 1; }
-
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 NATIVE=$ROOT/ops/native
 
@@ -10,8 +8,6 @@ NATIVE=$ROOT/ops/native
 RUN=${LISTINGS_RUN:-$ROOT/.run}
 mkdir -p "$RUN"
 RUN=$(cd "$RUN" && pwd)
-# Names what this run directory started, so that a server can be asked whose it is.
-STACK=listings-$(printf '%s' "$RUN" | sha256sum | cut -c1-12)
 
 POSTGRES_PORT=${POSTGRES_PORT:-25432}
 NATS_PORT=${NATS_PORT:-24222}

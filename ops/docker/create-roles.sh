@@ -1,0 +1,11 @@
+#!/bin/bash
+# Run once by the postgres image on an empty volume: the four roles, and the database that listings_owner owns.
+# The native stack's counterpart is ops/native/create-roles.
+set -euo pipefail
+
+for role in listings_owner listings_command listings_projector listings_query; do
+    psql --set ON_ERROR_STOP=1 --set role="$role" --set password="$POSTGRES_PASSWORD" --username postgres --dbname postgres <<'END'
+create role :"role" login password :'password';
+END
+done
+psql --set ON_ERROR_STOP=1 --username postgres --dbname postgres --command 'create database listings owner listings_owner'

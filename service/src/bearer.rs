@@ -9,6 +9,9 @@ mod keys;
 mod sign;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use caller::{Caller, Roles};
 pub use extract::{Needs, Only, Visitor};
 pub use keys::JwksSource;

@@ -15,6 +15,9 @@ mod parameters;
 mod path;
 mod preference;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;

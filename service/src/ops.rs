@@ -4,6 +4,9 @@ mod healthcheck;
 mod lifecycle;
 mod readiness;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -88,7 +91,7 @@ impl Ops {
 
 /// Takes the operations port and logs where it is.
 pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    crate::serve::listen("ops", "OPS_ADDR", addr).await
+    crate::serve::listen("ops", "Operations", "OPS_ADDR", addr).await
 }
 
 /// Alive says nothing of dependencies: a restart does not bring a database back.

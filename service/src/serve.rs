@@ -42,16 +42,14 @@ impl Default for Drain {
 
 /// Takes a port for the program's routes and logs where it is. `variable` is the one that moves it.
 pub async fn bind(variable: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen("http", variable, addr).await
+    listen("http", "HTTP", variable, addr).await
 }
 
-pub(crate) async fn listen(listener: &'static str, variable: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Whoever started the program with port 0 finds the port in this line: its fields are part of the contract.
+pub(crate) async fn listen(listener: &'static str, name: &str, variable: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}; {variable} moves it"))?;
     let addr = bound.local_addr()?;
-    match listener {
-        "ops" => info!(listener, addr = %addr, "Operations port listens on {addr}"),
-        _ => info!(listener, addr = %addr, "HTTP port listens on {addr}"),
-    }
+    info!(listener, addr = %addr, "{name} port listens on {addr}");
     Ok(bound)
 }
 
@@ -132,5 +130,100 @@ async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut endin
 fn ended(outcome: hyper::Result<()>) {
     if let Err(error) = outcome {
         debug!(error = %error, "A connection broke: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const QUICK: Drain = Drain { probe_period: Duration::from_millis(100), grace: Duration::from_millis(500) };
+
+    struct Running {
+        addr: SocketAddr,
+        entered: Arc<Notify>,
+        release: Arc<Notify>,
+        lifecycle: Lifecycle,
+        stop: CancellationToken,
+        server: JoinHandle<anyhow::Result<()>>,
+    }
+
+    /// A server with one route that waits until it is released.
+    async fn start() -> Running {
+        let listener = bind("HTTP_ADDR", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (told, waits) = (Arc::clone(&entered), Arc::clone(&release));
+        let wait = async move || {
+            told.notify_one();
+            waits.notified().await;
+            "done"
+        };
+        let routes = Router::new().route("/wait", get(wait)).route("/", get(async || "here"));
+        let (lifecycle, stop) = (Lifecycle::default(), CancellationToken::new());
+        lifecycle.started();
+        let server = tokio::spawn(serve(listener, routes, lifecycle.clone(), QUICK, stop.clone()));
+        Running { addr, entered, release, lifecycle, stop, server }
+    }
+
+    async fn ask(addr: SocketAddr, path: &'static str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(addr).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn a_request_in_flight_is_finished_and_new_ones_are_answered_while_draining() {
+        let running = start().await;
+        let in_flight = tokio::spawn(ask(running.addr, "/wait"));
+        running.entered.notified().await;
+        running.stop.cancel();
+        while !running.lifecycle.is_draining() {
+            tokio::task::yield_now().await;
+        }
+        assert!(ask(running.addr, "/").await.unwrap().ends_with("here"), "probes have not noticed yet");
+        running.release.notify_one();
+        assert!(in_flight.await.unwrap().unwrap().ends_with("done"));
+        running.server.await.unwrap().unwrap();
+        assert!(ask(running.addr, "/").await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_does_not_hold_up_the_stop() {
+        let running = start().await;
+        let mut idle = TcpStream::connect(running.addr).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        let mut answer = [0; 15];
+        idle.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        running.stop.cancel();
+        running.server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_end_is_cut_off_and_told() {
+        let running = start().await;
+        let in_flight = tokio::spawn(ask(running.addr, "/wait"));
+        running.entered.notified().await;
+        running.stop.cancel();
+        let error = running.server.await.unwrap().unwrap_err();
+        assert!(error.to_string().starts_with("1 connections were cut off"), "{error}");
+        in_flight.abort();
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_with_the_variable_that_moves_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let error = bind("HTTP_ADDR", taken.local_addr().unwrap()).await.unwrap_err();
+        assert!(error.to_string().contains("HTTP_ADDR"), "{error}");
     }
 }

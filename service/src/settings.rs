@@ -79,7 +79,7 @@ pub fn parse<T: Parser>() -> T {
         Err(error) => {
             // Nothing can be done if stderr is closed.
             let _ = error.print();
-            if let Some(variable) = variable_behind(&error, &T::command()) {
+            if let Some(variable) = variable_behind(&error, T::command()) {
                 eprintln!("The value may come from the variable {variable}.");
             }
             process::exit(if error.use_stderr() { WRONG_USAGE } else { 0 })
@@ -88,9 +88,18 @@ pub fn parse<T: Parser>() -> T {
 }
 
 /// clap names the flag that a value is wrong for. Whoever set a variable looks for that.
-fn variable_behind(error: &clap::Error, command: &Command) -> Option<String> {
+fn variable_behind(error: &clap::Error, mut command: Command) -> Option<String> {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
-    let own = command.get_arguments().find(|arg| arg.to_string() == *flag);
-    let own = own.and_then(|arg| arg.get_env()).map(|name| name.to_string_lossy().into_owned());
-    own.or_else(|| command.get_subcommands().find_map(|sub| variable_behind(error, sub)))
+    // An argument can only be shown once its command is complete.
+    command.build();
+    named_by(flag, &command)
 }
+
+fn named_by(flag: &str, command: &Command) -> Option<String> {
+    let own = command.get_arguments().find(|arg| arg.to_string() == flag);
+    let own = own.and_then(|arg| arg.get_env()).map(|name| name.to_string_lossy().into_owned());
+    own.or_else(|| command.get_subcommands().find_map(|sub| named_by(flag, sub)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,9 @@ mod json;
 mod panic;
 mod trace;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
@@ -44,14 +47,27 @@ impl TelemetryGuard {
 pub fn init(service_name: &'static str, log: &LogArgs) -> anyhow::Result<TelemetryGuard> {
     let filter = EnvFilter::try_new(&log.rust_log).context("RUST_LOG cannot be read")?;
     let provider = trace::provider(service_name, log)?;
-    let exported = log.otlp_endpoint().is_some();
-    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name)).with_filter(trace::filter(exported));
-
-    // The trace layer comes first: a log line shows the ids that it has made.
-    let lines = lines(log.log_format, std::io::stdout, std::io::stdout().is_terminal()).with_filter(filter);
-    tracing_subscriber::registry().with(traces).with(lines).try_init().context("logs were started twice")?;
+    let subscriber = subscriber(&provider, service_name, log, filter, std::io::stdout, std::io::stdout().is_terminal());
+    subscriber.try_init().context("logs were started twice")?;
     panic::log_panics();
     Ok(TelemetryGuard { provider })
+}
+
+fn subscriber<W>(
+    provider: &SdkTracerProvider,
+    service_name: &'static str,
+    log: &LogArgs,
+    filter: EnvFilter,
+    to: W,
+    terminal: bool,
+) -> impl Subscriber + Send + Sync
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let exported = log.otlp_endpoint().is_some();
+    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name)).with_filter(trace::filter(exported));
+    // The trace layer comes first: a log line shows the ids that it has made.
+    tracing_subscriber::registry().with(traces).with(lines(log.log_format, to, terminal).with_filter(filter))
 }
 
 /// Starts logs on stderr, without traces, for a subcommand whose stdout is its result.

@@ -143,7 +143,7 @@ impl Verifier {
     }
 }
 
-/// A NumericDate may have a fraction.
+/// The RFC's numeric date may have a fraction.
 fn moment(seconds: f64) -> Option<DateTime<Utc>> {
     /// Beyond it the conversion below would not be exact; it is the year 287396.
     const FURTHEST: f64 = 9e12;
@@ -157,6 +157,7 @@ fn moment(seconds: f64) -> Option<DateTime<Utc>> {
 fn why(error: &jsonwebtoken::errors::Error) -> &'static str {
     use jsonwebtoken::errors::ErrorKind;
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what else the library finds wrong makes no difference to a caller")]
     match error.kind() {
         ErrorKind::InvalidSignature => "its signature is not right",
         ErrorKind::InvalidIssuer => "it is from another issuer",

@@ -58,6 +58,7 @@ impl<H: RequestHeader, S: Sync> FromRequestParts<S> for Header<H> {
 }
 
 impl<H: RequestHeader> Header<H> {
+    #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         Self { values: headers.get_all(H::NAME).iter().cloned().collect(), header: PhantomData }
     }

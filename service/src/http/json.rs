@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
 use crate::problem::{Fault, Problem};
+
+/// Nobody nests further by intention. Refusing it here keeps the answer the same wherever in the body it happens.
+const DEPTH_LIMIT: usize = 100;
 
 /// Reads one JSON document. Not JSON, not UTF-8, or nested too deeply: `malformed`. A wrong type: `invalid`, with its pointer.
 /// Members that nobody asked for come back beside the value, so that they can be told together with the rules that the
@@ -14,6 +17,10 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), Proble
     // serde_json does not look into strings that it skips.
     let text = std::str::from_utf8(bytes).map_err(|error| Problem::malformed(format!("The body is not UTF-8: {error}")))?;
 
+    if is_too_deep(text) {
+        return Err(Problem::malformed(format!("The body is nested more than {DEPTH_LIMIT} levels deep")));
+    }
+
     let mut unknown = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
@@ -21,16 +28,45 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), Proble
     let value =
         serde_ignored::deserialize(tracked, |path| unknown.push(Fault::new(pointer_of_ignored(&path), "is not known here")));
 
-    let value = value.map_err(|error| refuse(&error, &track.path()))?;
-    reader.end().map_err(|error| Problem::malformed(format!("The body is not JSON: {error}")))?;
+    let value = value.map_err(|error| refuse(text, &error, &track.path()))?;
+    reader.end().map_err(|error| not_json(&error))?;
     Ok((value, unknown))
 }
 
-fn refuse(error: &serde_json::Error, path: &serde_path_to_error::Path) -> Problem {
+fn refuse(text: &str, error: &serde_json::Error, path: &serde_path_to_error::Path) -> Problem {
     match error.classify() {
-        Category::Data => Problem::invalid(vec![fault(error, path)]),
-        Category::Syntax | Category::Eof | Category::Io => Problem::malformed(format!("The body is not JSON: {error}")),
+        // A wrong type ends the reading. What follows may still not be JSON, and that comes first.
+        Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Problem::invalid(vec![fault(error, path)]),
+            Err(error) => not_json(&error),
+        },
+        Category::Syntax | Category::Eof | Category::Io => not_json(error),
     }
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    Problem::malformed(format!("The body is not JSON: {error}"))
+}
+
+/// Counts brackets, those in strings left out.
+fn is_too_deep(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > DEPTH_LIMIT {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> Fault {

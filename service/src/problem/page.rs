@@ -13,11 +13,8 @@ pub fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 async fn list() -> Html<String> {
-    let items: String = Kind::ALL
-        .iter()
-        .map(|kind| format!("<li><a href=\"{}\">{}</a>: {}</li>\n", kind.uri(), kind.slug(), kind.title()))
-        .collect();
-    Html(document("Problems", &format!("<ul>\n{items}</ul>")))
+    let items = Kind::ALL.iter().map(|kind| format!("<li><a href=\"{}\">{}</a>: {}</li>", kind.uri(), kind.slug(), kind.title()));
+    Html(document("Problems", &format!("<ul>\n{}\n</ul>", items.collect::<Vec<_>>().join("\n"))))
 }
 
 async fn page(Path(slug): Path<String>) -> Response {

@@ -61,9 +61,9 @@ mod tests {
     fn a_duration_has_a_unit() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("12h"), Ok(Duration::from_secs(43_200)));
-        assert_eq!(duration("90d"), Ok(Duration::from_secs(7_776_000)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        assert_eq!(duration("12h"), Ok(Duration::from_hours(12)));
+        assert_eq!(duration("90d"), Ok(Duration::from_hours(90 * 24)));
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
         for wrong in ["", "15", "s", "1.5s", "-1s", "15 s", "15sec", "1m30s", "18446744073709551615d"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");

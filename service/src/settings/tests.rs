@@ -1,0 +1,127 @@
+//! Values are given as flags: a test that sets variables would change them for all the others.
+
+use std::fs;
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+crate::secret!(StoreUrl: "STORE_URL_OF_THE_TEST", "store-url", ["postgres", "nats"], "Where the store is");
+crate::secret!(Password: "PASSWORD_OF_THE_TEST", "password", [], "The password");
+
+#[derive(Debug, Parser)]
+struct Settings {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    ops: OpsArgs<9093>,
+    #[command(flatten)]
+    http: HttpArgs<8086>,
+    #[command(flatten)]
+    store: Secret<StoreUrl>,
+    #[command(flatten)]
+    password: OptionalSecret<Password>,
+    /// How long
+    #[arg(long, env = "PATIENCE_OF_THE_TEST", default_value = "15s", value_parser = duration)]
+    patience: std::time::Duration,
+    /// Whether
+    #[arg(long, env = "RELAY_OF_THE_TEST", default_value = "on")]
+    relay: Switch,
+}
+
+const URL: &str = "postgres://role:hunter2@db:5432/listings?sslmode=require";
+
+fn read(flags: &[&str]) -> Result<Settings, clap::Error> {
+    Settings::try_parse_from(["program", "--store-url", URL].iter().chain(flags))
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let settings = read(&[]).unwrap();
+    assert_eq!(settings.ops.ops_addr.to_string(), "127.0.0.1:9093");
+    assert_eq!(settings.http.http_addr.to_string(), "127.0.0.1:8086");
+    assert_eq!((settings.log.rust_log.as_str(), settings.log.log_format), ("info", LogFormat::Json));
+    assert!(settings.relay.is_on() && settings.password.0.is_none());
+    assert_eq!(settings.store.expose(), URL);
+}
+
+#[test]
+fn a_secret_is_not_shown_by_anything() {
+    let settings = read(&["--password", "hunter2"]).unwrap();
+    let help = Settings::command().render_long_help().to_string();
+    for shown in [format!("{settings:?}"), help, settings.store.shown(), settings.password.0.unwrap().shown()] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    assert_eq!(settings.store.shown(), "postgres://db:5432/listings");
+    for wrong in ["hunter2", "mysql://role:hunter2@db/listings", "postgres://role:hunter2@db:port/"] {
+        let error = Settings::try_parse_from(["program", "--store-url", wrong]).unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("STORE_URL_OF_THE_TEST") && !told.contains("hunter2"), "{told}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn a_secret_that_is_needed_is_asked_for_by_name() {
+    for flags in [&["program"][..], &["program", "--store-url", ""]] {
+        let error = Settings::try_parse_from(flags).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("STORE_URL_OF_THE_TEST (or STORE_URL_OF_THE_TEST_FILE) is not set"), "{error}");
+    }
+}
+
+#[test]
+fn a_secret_may_be_in_a_file() {
+    let path = std::env::temp_dir().join(format!("service-secret-{}", uuid::Uuid::now_v7()));
+    let shown = path.display().to_string();
+    fs::write(&path, "correct horse \n").unwrap();
+    let settings = read(&["--password-file", &shown]).unwrap();
+    assert_eq!(settings.password.0.unwrap().expose(), "correct horse ");
+    let both = read(&["--password-file", &shown, "--password", "x"]).unwrap_err().to_string();
+    assert!(both.contains("both PASSWORD_OF_THE_TEST and PASSWORD_OF_THE_TEST_FILE"), "{both}");
+    fs::remove_file(&path).unwrap();
+    let gone = read(&["--password-file", &shown]).unwrap_err().to_string();
+    assert!(gone.contains("PASSWORD_OF_THE_TEST_FILE") && gone.contains(&shown), "{gone}");
+}
+
+#[test]
+fn several_servers_may_stand_in_one_url() {
+    let settings = Settings::try_parse_from(["program", "--store-url", "nats://u:p@a:4222, nats://b:4222"]).unwrap();
+    assert_eq!(settings.store.shown(), "nats://a:4222,nats://b:4222");
+}
+
+#[test]
+fn a_wrong_value_is_told_with_its_variable() {
+    for (flag, value, variable) in [
+        ("--ops-addr", "somewhere", "OPS_ADDR"),
+        ("--log-format", "xml", "LOG_FORMAT"),
+        ("--rust-log", "access=loudly", "RUST_LOG"),
+        ("--patience", "15", "PATIENCE_OF_THE_TEST"),
+        ("--relay", "maybe", "RELAY_OF_THE_TEST"),
+    ] {
+        let error = read(&[flag, value]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert_eq!(variable_behind(&error, Settings::command()).as_deref(), Some(variable));
+    }
+}
+
+#[test]
+fn every_variable_stands_in_the_help() {
+    let help = Settings::command().render_long_help().to_string();
+    for variable in [
+        "RUST_LOG",
+        "LOG_FORMAT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_SERVICE_NAME",
+        "OPS_ADDR",
+        "HTTP_ADDR",
+        "STORE_URL_OF_THE_TEST",
+        "STORE_URL_OF_THE_TEST_FILE",
+        "PASSWORD_OF_THE_TEST",
+        "PASSWORD_OF_THE_TEST_FILE",
+        "PATIENCE_OF_THE_TEST",
+        "RELAY_OF_THE_TEST",
+    ] {
+        assert!(help.contains(variable), "{variable} in {help}");
+    }
+}

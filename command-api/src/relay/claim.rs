@@ -1,0 +1,191 @@
+//! Which events are next.
+
+use bytes::Bytes;
+use events::AggregateKey;
+use uuid::Uuid;
+
+use super::Broken;
+use super::ownership::Session;
+
+/// At most this many events travel together (PROTOCOL R6).
+pub const BATCH_EVENTS: i64 = 500;
+/// … and at most about this many bytes of body; a single event may be larger.
+pub const BATCH_BYTES: i64 = 4 * 1024 * 1024;
+
+/// An event of the journal, on its way.
+#[derive(Debug)]
+pub struct Event {
+    pub seq: i64,
+    pub key: AggregateKey,
+    pub version: u64,
+    pub event_id: Uuid,
+    /// A JSON object of text.
+    pub headers: String,
+    pub body: Bytes,
+}
+
+impl Event {
+    pub fn shard(&self) -> i16 {
+        shard_of(self.key.id)
+    }
+}
+
+/// The shard that an aggregate's events are in: by the id's last byte, since the first ones of a UUIDv7 are time (PROTOCOL W4).
+pub fn shard_of(id: Uuid) -> i16 {
+    i16::from(id.as_bytes()[15]) % super::SHARDS
+}
+
+/// A row whose aggregate this program does not know: a newer one wrote it.
+#[derive(Debug)]
+pub struct Unknown {
+    pub aggregate: String,
+    pub id: Uuid,
+}
+
+struct Row {
+    seq: i64,
+    aggregate: String,
+    aggregate_id: Uuid,
+    version: i64,
+    event_id: Uuid,
+    headers: String,
+    body: Vec<u8>,
+}
+
+impl Row {
+    fn read(self) -> Result<Event, Unknown> {
+        let Ok(aggregate) = self.aggregate.parse() else {
+            return Err(Unknown { aggregate: self.aggregate, id: self.aggregate_id });
+        };
+        Ok(Event {
+            seq: self.seq,
+            key: AggregateKey { aggregate, id: self.aggregate_id },
+            version: self.version.unsigned_abs(),
+            event_id: self.event_id,
+            headers: self.headers,
+            body: self.body.into(),
+        })
+    }
+}
+
+/// What was found beyond the floors.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// The highest row of each shard that was looked at.
+    pub reached: Vec<(i16, i64)>,
+    /// In order of `seq`, and by version within an aggregate.
+    pub events: Vec<Event>,
+    pub unknown: Vec<Unknown>,
+}
+
+/// Reads the oldest unpublished events of these shards, each beyond its floor, leaving out some aggregates.
+///
+/// Nothing is locked or marked: the session's advisory lock on the shard is the claim.
+pub async fn claim(session: &mut Session, floors: &[(i16, i64)], without: &[AggregateKey]) -> Result<Claim, Broken> {
+    let shards: Vec<i16> = floors.iter().map(|(shard, _)| *shard).collect();
+    let after: Vec<i64> = floors.iter().map(|(_, floor)| *floor).collect();
+    let names: Vec<String> = without.iter().map(|key| key.aggregate.to_string()).collect();
+    let ids: Vec<Uuid> = without.iter().map(|key| key.id).collect();
+    let rows = session
+        .run(async |connection| {
+            sqlx::query_as!(
+                Row,
+                r#"
+                with head as materialized (
+                    select next.seq
+                      from unnest($1::smallint[], $2::bigint[]) as own (shard, floor)
+                     cross join lateral (
+                           select o.seq from command.outbox o
+                            where o.shard = own.shard and o.seq > own.floor
+                              and ($5::bool or not exists (
+                                  select 1 from command.events e
+                                    join unnest($6::text[], $7::uuid[]) as aside (aggregate, id)
+                                      on aside.aggregate = e.aggregate and aside.id = e.aggregate_id
+                                   where e.seq = o.seq))
+                            order by o.seq limit $3) as next
+                     order by next.seq limit $3),
+                sized as (
+                    select e.seq, e.aggregate, e.aggregate_id, e.version, e.event_id, e.headers, e.body,
+                           sum(octet_length(e.body)) over (order by e.seq) as bytes, row_number() over (order by e.seq) as n
+                      from head join command.events e on e.seq = head.seq)
+                select seq, aggregate, aggregate_id, version, event_id, headers::text as "headers!", body
+                  from sized where bytes <= $4 or n = 1 order by seq
+                "#,
+                &shards,
+                &after,
+                BATCH_EVENTS,
+                BATCH_BYTES,
+                without.is_empty(),
+                &names,
+                &ids,
+            )
+            .fetch_all(connection)
+            .await
+        })
+        .await?;
+
+    let mut claim = Claim::default();
+    for row in rows {
+        let (shard, seq) = (shard_of(row.aggregate_id), row.seq);
+        match claim.reached.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, reached)) => *reached = seq,
+            None => claim.reached.push((shard, seq)),
+        }
+        match row.read() {
+            Ok(event) => claim.events.push(event),
+            Err(unknown) => claim.unknown.push(unknown),
+        }
+    }
+    in_order(&mut claim.events);
+    Ok(claim)
+}
+
+/// Puts the versions of each aggregate in order, in the places that the aggregate's events have.
+fn in_order(events: &mut [Event]) {
+    // A row lock orders them already; only a statement that writes two versions at once could number them otherwise.
+    let ordered = |events: &[Event]| {
+        let mut last = std::collections::HashMap::with_capacity(events.len());
+        events.iter().all(|event| last.insert(event.key, event.version).is_none_or(|before| before < event.version))
+    };
+    if !ordered(events) {
+        events.sort_by_key(|event| (event.key, event.version));
+    }
+}
+
+/// The journal's events of one aggregate from `after` up to, not including, `before`.
+pub async fn from_journal(session: &mut Session, key: AggregateKey, after: u64, before: u64) -> Result<Vec<Event>, Broken> {
+    let (after, before) = (after.cast_signed(), before.cast_signed());
+    let rows = session
+        .run(async |connection| {
+            sqlx::query_as!(
+                Row,
+                r#"select seq, aggregate, aggregate_id, version, event_id, headers::text as "headers!", body from command.events
+                    where aggregate = $1 and aggregate_id = $2 and version > $3 and version < $4 order by version limit $5"#,
+                key.aggregate.as_str(),
+                key.id,
+                after,
+                before,
+                BATCH_EVENTS,
+            )
+            .fetch_all(connection)
+            .await
+        })
+        .await?;
+    Ok(rows.into_iter().filter_map(|row| row.read().ok()).collect())
+}
+
+/// The journal's event of that version.
+pub async fn journal_id(session: &mut Session, key: AggregateKey, version: u64) -> Result<Option<Uuid>, Broken> {
+    session
+        .run(async |connection| {
+            sqlx::query_scalar!(
+                "select event_id from command.events where aggregate = $1 and aggregate_id = $2 and version = $3",
+                key.aggregate.as_str(),
+                key.id,
+                version.cast_signed(),
+            )
+            .fetch_optional(connection)
+            .await
+        })
+        .await
+}

@@ -1,0 +1,98 @@
+//! A lane's session with Postgres, and the shards that it owns through it.
+//!
+//! The lock, the claim and the delete of a shard run on one session, so that losing the session is losing all three. Postgres
+//! ends a session that was silent for a few seconds: that is how a stopped process loses its shards, whose sockets the kernel
+//! keeps alive for it.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Broken;
+
+/// First half of the advisory locks' key, the shard is the second. Spells "LR".
+const LOCK_CLASS: i32 = 0x4c52;
+
+/// Longer than any pause of a healthy process, shorter than anyone wants to wait for a takeover.
+const IDLE_SESSION_TIMEOUT: &str = "5s";
+
+/// Well within the idle timeout, so that one late ping does not cost the shards.
+const PING_EVERY: Duration = Duration::from_secs(1);
+
+/// A statement of the relay takes milliseconds. One that takes this long means that the database is not there any more.
+const STATEMENT_TIMEOUT: &str = "10s";
+const ANSWER_WITHIN: Duration = Duration::from_secs(11);
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A session of its own, never from a pool.
+pub struct Session {
+    connection: PgConnection,
+    used: Instant,
+}
+
+impl Session {
+    pub async fn open(database: &PgConnectOptions) -> Result<Self, Broken> {
+        let options = database
+            .clone()
+            .application_name("listings-relay")
+            .options([("idle_session_timeout", IDLE_SESSION_TIMEOUT), ("statement_timeout", STATEMENT_TIMEOUT)]);
+        let connection = timeout(CONNECT_WITHIN, options.connect())
+            .await
+            .map_err(|_| Broken::Session(format!("no connection within {} s", CONNECT_WITHIN.as_secs())))??;
+        Ok(Self { connection, used: Instant::now() })
+    }
+
+    /// Runs statements on the session; one that does not end is a lost session.
+    pub async fn run<T>(&mut self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> Result<T, Broken> {
+        let outcome = timeout(ANSWER_WITHIN, work(&mut self.connection))
+            .await
+            .map_err(|_| Broken::Session(format!("no answer within {} s", ANSWER_WITHIN.as_secs())))?;
+        self.used = Instant::now();
+        Ok(outcome?)
+    }
+
+    /// Says that we are here, if nothing was said for a second.
+    pub async fn ping_if_due(&mut self) -> Result<(), Broken> {
+        if self.used.elapsed() >= PING_EVERY {
+            self.run(async |connection| connection.ping().await).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something else while keeping the session; if it is lost, what is waited for is dropped at once.
+    pub async fn keep_while<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Broken> {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut other => return Ok(done),
+                () = sleep_until(self.used + PING_EVERY) => self.ping_if_due().await?,
+            }
+        }
+    }
+
+    /// Tries to take these shards without waiting for whoever has them; returns those it got.
+    ///
+    /// A session that waited in `pg_advisory_lock` would hold back vacuum for as long as the owner lives.
+    pub async fn try_take(&mut self, shards: &[i16]) -> Result<Vec<i16>, Broken> {
+        self.run(async |connection| {
+            sqlx::query_scalar!(
+                r#"select shard as "shard!" from unnest($2::smallint[]) as shard where pg_try_advisory_lock($1, shard)"#,
+                LOCK_CLASS,
+                shards,
+            )
+            .fetch_all(connection)
+            .await
+        })
+        .await
+    }
+
+    /// Ends the session in order, and with it the ownership of its shards.
+    pub async fn close(self) {
+        if let Ok(Err(error)) = timeout(CONNECT_WITHIN, self.connection.close()).await {
+            tracing::debug!(%error, "The relay's session did not end in order");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What to do about one event, given what its subject last holds.
+//!
+//! A rule without I/O. It never concludes from a number that an event is stored: only from the id of the stored event, which
+//! must be the journal's for that version (PROTOCOL R2–R4).
+
+use uuid::Uuid;
+
+/// The last message of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    Nothing,
+    /// One of ours: it says which event it is, and which version.
+    Event {
+        sequence: u64,
+        version: u64,
+        event_id: Uuid,
+    },
+    /// Without a version that can be read: somebody else wrote it.
+    Foreign {
+        sequence: u64,
+    },
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Publish it, expecting this sequence to be the subject's last.
+    Publish { expected: u64 },
+    /// Publish the versions after this one from the journal, expecting this sequence, then look again.
+    FillGap { after: u64, expected: u64 },
+    /// The stream holds it, or a later event of the same history.
+    AlreadyThere { sequence: u64, version: u64, event_id: Uuid },
+    /// Stream and journal tell different histories of this aggregate: stop, delete nothing.
+    Diverged(Divergence),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Divergence {
+    #[error("the stream holds version {version}, which the journal lacks: the database went back")]
+    JournalLacks { version: u64 },
+    #[error("version {version} is event {stream} in the stream and event {journal} in the journal: the database went back")]
+    OtherEvent { version: u64, stream: Uuid, journal: Uuid },
+}
+
+/// `version` is what we hold; `journal` is the journal's event of the version that the stream's last message has.
+pub fn next_step(version: u64, last: Last, journal: Option<Uuid>) -> Step {
+    match last {
+        Last::Nothing if version == 1 => Step::Publish { expected: 0 },
+        Last::Nothing => Step::FillGap { after: 0, expected: 0 },
+        // Whatever it is, it is not a version of this aggregate; a second copy is harmless by version.
+        Last::Foreign { sequence } => Step::Publish { expected: sequence },
+        Last::Event { sequence, version: stored, event_id } => match journal {
+            None => Step::Diverged(Divergence::JournalLacks { version: stored }),
+            Some(journal) if journal != event_id => {
+                Step::Diverged(Divergence::OtherEvent { version: stored, stream: event_id, journal })
+            }
+            Some(_) if stored >= version => Step::AlreadyThere { sequence, version: stored, event_id },
+            Some(_) if stored + 1 == version => Step::Publish { expected: sequence },
+            Some(_) => Step::FillGap { after: stored, expected: sequence },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn stored(version: u64) -> Last {
+        Last::Event { sequence: 70, version, event_id: OURS }
+    }
+
+    #[test]
+    fn every_answer_has_one_next_step() {
+        let there = |version| Step::AlreadyThere { sequence: 70, version, event_id: OURS };
+        for (held, last, journal, expected) in [
+            // An empty subject.
+            (1, Last::Nothing, None, Step::Publish { expected: 0 }),
+            (3, Last::Nothing, None, Step::FillGap { after: 0, expected: 0 }),
+            // The version before ours, ours, a later one, a gap.
+            (3, stored(2), Some(OURS), Step::Publish { expected: 70 }),
+            (3, stored(3), Some(OURS), there(3)),
+            (3, stored(9), Some(OURS), there(9)),
+            (3, stored(1), Some(OURS), Step::FillGap { after: 1, expected: 70 }),
+            // Another history, however its numbers lie to ours.
+            (3, stored(2), Some(OTHER), Step::Diverged(Divergence::OtherEvent { version: 2, stream: OURS, journal: OTHER })),
+            (3, stored(3), Some(OTHER), Step::Diverged(Divergence::OtherEvent { version: 3, stream: OURS, journal: OTHER })),
+            (3, stored(9), None, Step::Diverged(Divergence::JournalLacks { version: 9 })),
+            (1, stored(1), None, Step::Diverged(Divergence::JournalLacks { version: 1 })),
+            // Somebody else's message.
+            (1, Last::Foreign { sequence: 5 }, None, Step::Publish { expected: 5 }),
+            (7, Last::Foreign { sequence: 5 }, None, Step::Publish { expected: 5 }),
+        ] {
+            assert_eq!(next_step(held, last, journal), expected, "held {held}, last {last:?}, journal {journal:?}");
+        }
+    }
+}

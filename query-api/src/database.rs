@@ -1,0 +1,63 @@
+//! Postgres, schema `projection`, as role `listings_query`: read only.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use service::metrics::{Errors, Queries};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::breaker::Breaker;
+use crate::dependency::{Dependency, Unanswered, Verdict};
+
+/// A connection that is not to be had by then is as good as none.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
+/// Below the shortest deadline of a route that has nobody else to ask (3 s, a variant's stock).
+const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
+/// What nobody waits for any more should not go on running, in milliseconds.
+const STATEMENT_TIMEOUT: &str = "2500";
+
+/// The name of Postgres among the dependencies.
+pub const POSTGRES: &str = "postgres";
+
+#[derive(Debug)]
+pub struct Database {
+    pub pool: PgPool,
+    dependency: Dependency,
+    queries: Queries,
+}
+
+impl Database {
+    /// Connects when it is first asked: an absent Postgres makes nothing fail here.
+    pub fn new(url: &str, connections: u32, breaker: Breaker, errors: Errors, queries: Queries) -> anyhow::Result<Self> {
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("query-api")
+            .options([("statement_timeout", STATEMENT_TIMEOUT), ("default_transaction_read_only", "on")]);
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_lazy_with(options);
+        Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, ANSWER_WITHIN, errors), queries })
+    }
+
+    /// Runs a statement on `self.pool`; `operation` says what it is for.
+    pub async fn ask<T>(
+        &self,
+        operation: &'static str,
+        statement: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, Unanswered> {
+        self.dependency.ask(self.queries.time(operation, statement), verdict).await
+    }
+
+    /// Whether it answers at all, whatever the breaker thinks.
+    pub async fn ping(&self) -> sqlx::Result<()> {
+        sqlx::query!("select 1 as one").fetch_one(&self.pool).await.map(drop)
+    }
+}
+
+/// SQLSTATE classes that are about the server. All others, a statement that took too long included, are about the
+/// statement: one caller's hard question must not close the database for everyone.
+fn verdict(error: &sqlx::Error) -> Verdict {
+    const QUERY_CANCELED: &str = "57014";
+    let Some(database) = error.as_database_error() else { return Verdict::Outage };
+    let code = database.code().unwrap_or_default();
+    let about_the_server = ["08", "25", "28", "3D", "42", "53", "57", "58"].iter().any(|class| code.starts_with(class));
+    if about_the_server && code != QUERY_CANCELED { Verdict::Outage } else { Verdict::Refusal }
+}

@@ -1,0 +1,83 @@
+//! What query-api counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use service::http::HttpMetrics;
+use service::metrics::{Errors, Queries, register_build_info};
+
+use crate::breaker::Breaker;
+use crate::database::POSTGRES;
+use crate::opensearch::OPENSEARCH;
+use crate::page_cache::Lookups;
+use crate::redis_pages::REDIS;
+
+/// All metrics begin with it.
+pub const PREFIX: &str = "listings";
+
+/// What the database is asked for.
+const OPERATIONS: [&str; 2] = ["get_listing", "generations"];
+/// How a question to a dependency can fail.
+const FAILURES: [&str; 3] = ["failed", "refused", "timeout"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    cache_type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DependencyLabels {
+    dependency: &'static str,
+}
+
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub http: HttpMetrics,
+    pub errors: Errors,
+    pub queries: Queries,
+    /// Looks into the process's own pages.
+    pub local: Lookups,
+    /// Looks into Redis.
+    pub redis: Lookups,
+    /// Searches answered.
+    pub searched: Counter,
+    breakers: Family<DependencyLabels, Gauge>,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        register_build_info(registry, "query-api", env!("CARGO_PKG_VERSION"));
+        let failures = [OPENSEARCH, POSTGRES, REDIS].map(|store| FAILURES.map(|failure| (store, failure)));
+        let (hits, misses) = (Family::<CacheLabels, Counter>::default(), Family::<CacheLabels, Counter>::default());
+        let lookups = |cache_type| Lookups {
+            hits: hits.get_or_create_owned(&CacheLabels { cache_type }),
+            misses: misses.get_or_create_owned(&CacheLabels { cache_type }),
+        };
+        let metrics = Self {
+            http: HttpMetrics::register(registry),
+            errors: Errors::register(registry, failures.as_flattened()),
+            queries: Queries::register(registry, &OPERATIONS),
+            local: lookups("local"),
+            redis: lookups("redis"),
+            searched: Counter::default(),
+            breakers: Family::default(),
+        };
+        registry.register("cache_hits", "Pages and stock levels found where they are quickest", hits);
+        registry.register("cache_misses", "Those that had to be asked for further on", misses);
+        registry.register("searched", "Searches answered", metrics.searched.clone());
+        registry.register(
+            "circuit_breaker_state",
+            "Whether a dependency is asked: 0 yes, 1 one probe, 2 no",
+            metrics.breakers.clone(),
+        );
+        metrics
+    }
+
+    /// The breaker of a dependency, shown from now on.
+    #[must_use]
+    pub fn breaker(&self, dependency: &'static str) -> Breaker {
+        Breaker::new(dependency, self.breakers.get_or_create_owned(&DependencyLabels { dependency }))
+    }
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 /// One lost connection is an accident, this many failures in a row are an outage.
 const FAILURES: u32 = 5;
@@ -25,6 +26,7 @@ enum State {
 /// Guards one dependency.
 #[derive(Debug)]
 pub struct Breaker {
+    dependency: &'static str,
     state: Mutex<State>,
     /// 0 closed, 1 half-open, 2 open.
     shown: Gauge,
@@ -32,9 +34,9 @@ pub struct Breaker {
 
 impl Breaker {
     #[must_use]
-    pub fn new(shown: Gauge) -> Self {
+    pub fn new(dependency: &'static str, shown: Gauge) -> Self {
         shown.set(0);
-        Self { state: Mutex::new(State::Closed { failures: 0 }), shown }
+        Self { dependency, state: Mutex::new(State::Closed { failures: 0 }), shown }
     }
 
     /// Leave to ask the dependency; `None` while it is not to be asked.
@@ -43,19 +45,30 @@ impl Breaker {
         match *state {
             State::Closed { .. } => Some(Permit { breaker: self, is_probe: false, judged: false }),
             State::Open { until } if Instant::now() >= until => {
-                self.become(&mut state, State::HalfOpen);
+                self.turn(&mut state, State::HalfOpen);
                 Some(Permit { breaker: self, is_probe: true, judged: false })
             }
             State::Open { .. } | State::HalfOpen => None,
         }
     }
 
-    fn become(&self, state: &mut State, next: State) {
-        self.shown.set(match next {
-            State::Closed { .. } => 0,
+    fn turn(&self, state: &mut State, next: State) {
+        let name = self.dependency;
+        let shown = match next {
+            State::Closed { .. } => {
+                info!(dependency = name, "{name} answers again");
+                0
+            }
             State::HalfOpen => 1,
-            State::Open { .. } => 2,
-        });
+            State::Open { .. } => {
+                // A failed probe only says what is known.
+                if matches!(state, State::Closed { .. }) {
+                    warn!(dependency = name, "{name} does not answer; it is left alone, but for a probe now and then");
+                }
+                2
+            }
+        };
+        self.shown.set(shown);
         *state = next;
     }
 
@@ -67,9 +80,9 @@ impl Breaker {
             (State::Closed { failures: 0 }, true) => {}
             (State::Closed { .. }, true) => *state = State::Closed { failures: 0 },
             (State::Closed { failures }, false) if failures + 1 < FAILURES => *state = State::Closed { failures: failures + 1 },
-            (State::Closed { .. }, false) => self.become(&mut state, opened()),
-            (State::HalfOpen, true) if is_probe => self.become(&mut state, State::Closed { failures: 0 }),
-            (State::HalfOpen, false) if is_probe => self.become(&mut state, opened()),
+            (State::Closed { .. }, false) => self.turn(&mut state, opened()),
+            (State::HalfOpen, true) if is_probe => self.turn(&mut state, State::Closed { failures: 0 }),
+            (State::HalfOpen, false) if is_probe => self.turn(&mut state, opened()),
             // Requests from before the breaker opened: the probe decides.
             (State::HalfOpen | State::Open { .. }, _) => {}
         }
@@ -112,7 +125,7 @@ mod tests {
 
     fn opened() -> (Breaker, Gauge) {
         let gauge = Gauge::default();
-        let breaker = Breaker::new(gauge.clone());
+        let breaker = Breaker::new("a store", gauge.clone());
         for _ in 0..FAILURES {
             breaker.permit().unwrap().failed();
         }
@@ -121,7 +134,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_open_it() {
-        let breaker = Breaker::new(Gauge::default());
+        let breaker = Breaker::new("a store", Gauge::default());
         for _ in 1..FAILURES {
             breaker.permit().unwrap().failed();
         }
@@ -165,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_from_before_does_not_close_it() {
         let gauge = Gauge::default();
-        let breaker = Breaker::new(gauge.clone());
+        let breaker = Breaker::new("a store", gauge.clone());
         let slow = breaker.permit().unwrap();
         for _ in 0..FAILURES {
             breaker.permit().unwrap().failed();

@@ -64,25 +64,38 @@ impl Consistency {
         self.entries().iter().filter(|(seen, _)| *seen == key).map(|(_, version)| *version).max().unwrap_or(0)
     }
 
-    /// Looks, until what it finds satisfies or the caller's patience ends. `look` says whether what it found is enough;
-    /// without a token it looks once.
-    pub async fn wait_for<T, E>(&self, mut look: impl AsyncFnMut() -> Result<(T, bool), E>) -> Result<(T, Freshness), E>
-    where
-        E: From<NotYet>,
-    {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let (found, is_enough) = look().await?;
-            if is_enough {
-                return Ok((found, Freshness::Fresh));
-            }
-            let Some(seen) = &self.seen else { return Ok((found, Freshness::Fresh)) };
-            if Instant::now() + pause > seen.until {
-                return if seen.stale_ok { Ok((found, Freshness::Stale)) } else { Err(NotYet.into()) };
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+    /// For looking into a store again and again until it has what was seen.
+    #[must_use]
+    pub fn patience(&self) -> Patience<'_> {
+        Patience { seen: self.seen.as_ref(), pause: FIRST_PAUSE }
+    }
+}
+
+/// What is left of a caller's patience.
+#[derive(Debug)]
+pub struct Patience<'a> {
+    seen: Option<&'a Seen>,
+    pause: Duration,
+}
+
+/// After a look into a store that did not have enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    LookAgain,
+    /// Answer with what there is.
+    MakeDo(Freshness),
+}
+
+impl Patience<'_> {
+    /// Waits a little before another look, or says that there is to be none.
+    pub async fn pause(&mut self) -> Result<Next, NotYet> {
+        let Some(seen) = self.seen else { return Ok(Next::MakeDo(Freshness::Fresh)) };
+        if Instant::now() + self.pause > seen.until {
+            return if seen.stale_ok { Ok(Next::MakeDo(Freshness::Stale)) } else { Err(NotYet) };
         }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(Next::LookAgain)
     }
 }
 
@@ -124,8 +137,13 @@ mod tests {
 
     async fn look_for(consistency: &Consistency, arrives_after: Duration) -> Result<Freshness, NotYet> {
         let arrives = Instant::now() + arrives_after;
-        let outcome = consistency.wait_for(async || Ok::<_, NotYet>(((), Instant::now() >= arrives))).await;
-        outcome.map(|((), freshness)| freshness)
+        let mut patience = consistency.patience();
+        while Instant::now() < arrives {
+            if let Next::MakeDo(freshness) = patience.pause().await? {
+                return Ok(freshness);
+            }
+        }
+        Ok(Freshness::Fresh)
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,17 +75,11 @@ pub enum Unanswered {
     #[error("{0} is away")]
     Away(&'static str),
     #[error("{name} is away")]
-    Failed {
-        name: &'static str,
-        source: anyhow::Error,
-    },
+    Failed { name: &'static str, source: anyhow::Error },
     #[error("{name} did not answer within {} ms", within.as_millis())]
     Late { name: &'static str, within: Duration },
     #[error("{name} refused the question")]
-    Refused {
-        name: &'static str,
-        source: anyhow::Error,
-    },
+    Refused { name: &'static str, source: anyhow::Error },
 }
 
 impl Refusal for Unanswered {

@@ -42,7 +42,11 @@ impl Generations {
             match database.ask("generations", statement.fetch_optional(&database.pool)).await {
                 Ok(Some(serving)) => {
                     if self.listing_page.swap(serving, Ordering::Relaxed) != serving {
-                        info!(projection.name = "listing_page", generation = serving, "Pages are now read from generation {serving}");
+                        info!(
+                            projection.name = "listing_page",
+                            generation = serving,
+                            "Pages are now read from generation {serving}"
+                        );
                     }
                 }
                 Ok(None) => debug!("No generation of listing_page is serving; the last one stays"),

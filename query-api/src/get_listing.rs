@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use views::listing_page::Write;
 
 use crate::app::App;
-use crate::consistency::{Consistency, Freshness, NotYet};
+use crate::consistency::{Consistency, Freshness, Next, NotYet};
 use crate::dependency::Unanswered;
 use crate::page::{Page, PresentPage};
 use crate::visibility::{self, Audience, Viewer};
@@ -58,7 +58,12 @@ impl ShownListing {
     }
 }
 
-pub async fn get_listing(app: &App, viewer: Viewer, id: ListingId, consistency: &Consistency) -> Result<ShownListing, GetListingError> {
+pub async fn get_listing(
+    app: &App,
+    viewer: Viewer,
+    id: ListingId,
+    consistency: &Consistency,
+) -> Result<ShownListing, GetListingError> {
     let wanted = consistency.version_of(AggregateKey::listing(id));
     let (page, freshness) = read_page(app, id, wanted, consistency).await?;
     let audience = match &*page {
@@ -86,13 +91,16 @@ pub(crate) async fn read_page(
         return Ok((page, Freshness::Fresh));
     }
     // A load that others share may have begun before the write was seen; this reader asks the stores itself.
-    consistency
-        .wait_for(async || {
-            let page = load_page(app, id, wanted).await?;
-            let is_enough = page.version() >= wanted;
-            Ok((Arc::new(page), is_enough))
-        })
-        .await
+    let mut patience = consistency.patience();
+    loop {
+        let page = load_page(app, id, wanted).await?;
+        if page.version() >= wanted {
+            return Ok((Arc::new(page), Freshness::Fresh));
+        }
+        if let Next::MakeDo(freshness) = patience.pause().await? {
+            return Ok((Arc::new(page), freshness));
+        }
+    }
 }
 
 /// From Redis, if what it holds is new enough; else from Postgres, which then fills Redis.
@@ -122,10 +130,8 @@ async fn load_page(app: &App, id: ListingId, wanted: u64) -> Result<Page, Unansw
 }
 
 async fn stored_page(app: &App, generation: i32, id: ListingId) -> Result<Page, Unanswered> {
-    let statement = sqlx::query!(
-        r#"select version, listing as "listing: Json<Listing>" from projection.listings where id = $1"#,
-        id.0
-    );
+    let statement =
+        sqlx::query!(r#"select version, listing as "listing: Json<Listing>" from projection.listings where id = $1"#, id.0);
     let Some(row) = app.database.ask("get_listing", statement.fetch_optional(&app.database.pool)).await? else {
         return Ok(Page::NEVER_WAS);
     };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use opensearch::OpenSearch;
+use opensearch::http::Url;
 use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
 use service::metrics::Errors;
-use url::Url;
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
@@ -15,3 +15,50 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// The name of OpenSearch among the dependencies.
 pub const OPENSEARCH: &str = "opensearch";
+
+/// The search index and how it is asked.
+#[derive(Debug)]
+pub struct SearchIndex {
+    pub client: OpenSearch,
+    /// The name that the serving generation answers to.
+    pub alias: String,
+    dependency: Dependency,
+}
+
+impl SearchIndex {
+    /// Connects when it is first asked. A user and password in the URL are sent as such and appear in no error.
+    pub fn new(url: &str, alias: &str, breaker: Breaker, errors: Errors) -> anyhow::Result<Self> {
+        let url = Url::parse(url)?;
+        let mut transport =
+            TransportBuilder::new(SingleNodeConnectionPool::new(bare(&url)?)).disable_proxy().timeout(ANSWER_WITHIN);
+        if !url.username().is_empty() {
+            let password = url.password().unwrap_or_default().to_owned();
+            transport = transport.auth(opensearch::auth::Credentials::Basic(url.username().to_owned(), password));
+        }
+        let client = OpenSearch::new(transport.build()?);
+        let dependency = Dependency::new(OPENSEARCH, breaker, ANSWER_WITHIN, errors);
+        Ok(Self { client, alias: alias.to_owned(), dependency })
+    }
+
+    /// Asks something of `self.client`. An error is an outage; whatever OpenSearch answered, a refusal too, is the `Ok` of
+    /// the question, for its asker to judge.
+    pub async fn ask<T>(&self, question: impl Future<Output = Result<T, opensearch::Error>>) -> Result<T, Unanswered> {
+        self.dependency.ask(question, |_| Verdict::Outage).await
+    }
+
+    /// Whether it answers at all, whatever the breaker thinks.
+    pub async fn ping(&self) -> Result<(), opensearch::Error> {
+        self.client.ping().send().await?.error_for_status_code().map(drop)
+    }
+}
+
+/// The URL without whom to say one is, ending in a slash, as the transport wants it.
+fn bare(url: &Url) -> anyhow::Result<Url> {
+    let mut bare = url.clone();
+    let removed = bare.set_username("").and_then(|()| bare.set_password(None));
+    removed.map_err(|()| anyhow::anyhow!("OPENSEARCH_URL names no host"))?;
+    if !bare.path().ends_with('/') {
+        bare.set_path(&format!("{}/", url.path()));
+    }
+    Ok(bare)
+}

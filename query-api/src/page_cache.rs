@@ -76,7 +76,11 @@ impl PageCache {
     }
 
     /// Loads a page that [`PageCache::get`] did not have, once for all who want it at the same time.
-    pub async fn load(&self, id: ListingId, load: impl Future<Output = Result<Page, Unanswered>>) -> Result<Arc<Page>, Arc<Unanswered>> {
+    pub async fn load(
+        &self,
+        id: ListingId,
+        load: impl Future<Output = Result<Page, Unanswered>>,
+    ) -> Result<Arc<Page>, Arc<Unanswered>> {
         let Some(epoch) = self.listening() else {
             return load.await.map(Arc::new).map_err(Arc::new);
         };

@@ -7,9 +7,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{RedisResult, Script};
 use service::metrics::Errors;
 use tracing::debug;
-use views::listing_page::{
-    GATE, HeldListing, HeldStock, LISTING_FIELDS, Mode, STOCK_FIELDS, Write, listing_key, stock_key,
-};
+use views::listing_page::{GATE, HeldListing, HeldStock, LISTING_FIELDS, Mode, STOCK_FIELDS, Write, listing_key, stock_key};
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};

@@ -1,0 +1,112 @@
+//! What every question needs: the stores, the pages in this process, the generations that serve.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use prometheus_client::registry::Registry;
+use service::bearer::Verifier;
+use service::clock::Clock;
+use service::metrics::{Pool, register_pools};
+use service::ops::{Check, Report};
+use service::settings::filled;
+
+use crate::database::{Database, POSTGRES};
+use crate::generations::Generations;
+use crate::metrics::Metrics;
+use crate::opensearch::{OPENSEARCH, SearchIndex};
+use crate::page_cache::PageCache;
+use crate::redis_pages::{REDIS, RedisPages};
+use crate::settings::ServeSettings;
+
+/// Cloned for every request: one pointer.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+pub struct Parts {
+    pub database: Database,
+    pub redis: RedisPages,
+    pub search: SearchIndex,
+    pub pages: Arc<PageCache>,
+    pub generations: Generations,
+    pub metrics: Metrics,
+    pub verifier: Verifier,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<App> for Verifier {
+    fn from_ref(app: &App) -> Self {
+        app.verifier.clone()
+    }
+}
+
+impl App {
+    /// Makes no connection: whatever is away is waited for, request by request.
+    pub fn new(settings: &ServeSettings, registry: &mut Registry) -> anyhow::Result<Self> {
+        let metrics = Metrics::register(registry);
+        let errors = || metrics.errors.clone();
+        let database = Database::new(
+            settings.database.expose(),
+            settings.database_connections,
+            metrics.breaker(POSTGRES),
+            errors(),
+            metrics.queries.clone(),
+        )?;
+        let pool = database.pool.clone();
+        register_pools(
+            registry,
+            vec![Pool::new(
+                "main",
+                {
+                    let pool = pool.clone();
+                    move || pool.size().into()
+                },
+                move || i64::try_from(pool.num_idle()).unwrap_or(i64::MAX),
+            )],
+        );
+        let issuer = filled(settings.jwt_issuer.clone());
+        let audience = filled(settings.jwt_audience.clone());
+        Ok(Self(Arc::new(Parts {
+            database,
+            redis: RedisPages::new(settings.redis.expose(), metrics.breaker(REDIS), errors())?,
+            search: SearchIndex::new(
+                settings.opensearch.expose(),
+                &settings.opensearch_index,
+                metrics.breaker(OPENSEARCH),
+                errors(),
+            )?,
+            pages: Arc::new(PageCache::new(settings.page_cache.is_on(), metrics.local.clone())),
+            generations: Generations::default(),
+            verifier: Verifier::new(settings.jwt_jwks.clone(), issuer.as_deref(), audience.as_deref(), Clock::System),
+            metrics,
+        })))
+    }
+
+    /// Ready while pages and searches can be answered from somewhere: (Redis or Postgres) and (OpenSearch or Postgres).
+    pub async fn readiness(&self) -> Report {
+        let (postgres, redis, opensearch) =
+            tokio::join!(within(self.database.ping()), within(self.redis.ping()), within(self.search.ping()));
+        let ready = postgres.is_ok() || (redis.is_ok() && opensearch.is_ok());
+        let checks = [(POSTGRES, postgres), (REDIS, redis), (OPENSEARCH, opensearch)];
+        Report::when(ready, checks.iter().map(|(name, outcome)| Check::of(name, outcome).optional()).collect())
+    }
+}
+
+/// Less than the operations port waits for the whole report.
+const PING_WITHIN: std::time::Duration = std::time::Duration::from_millis(1_500);
+
+/// Errors of stores may show addresses and users; whoever asks whether we are ready learns only that one is away.
+async fn within<E: std::error::Error>(ping: impl Future<Output = Result<(), E>>) -> Result<(), &'static str> {
+    match tokio::time::timeout(PING_WITHIN, ping).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err("does not answer"),
+        Err(_) => Err("does not answer in time"),
+    }
+}

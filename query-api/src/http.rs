@@ -1,0 +1,65 @@
+//! Questions over HTTP: the routes, their document, and how answers say who may keep them.
+
+mod answer;
+mod listings;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use service::http::deadline;
+use service::ops::Lifecycle;
+use service::problem;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::app::App;
+
+/// How long each route may take.
+const GET: Duration = Duration::from_secs(5);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Listings: queries",
+        description = "Reads and searches of the marketplace. Answers come from projections, moments behind the commands; \
+                       a Consistency-Token makes a query wait for what its bearer has written."
+    ),
+    modifiers(&Bearer),
+    components(schemas(problem::Problem))
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// Every route, its middleware around it.
+pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
+    let metrics = app.metrics.http.clone();
+    let (api, document) = api().with_state::<()>(app).split_for_parts();
+    let router = api
+        .route("/health", get(async || ([("content-type", "application/json")], r#"{"status":"healthy"}"#)))
+        .merge(problem::pages())
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+    service::http::wrap(router, metrics, lifecycle)
+}
+
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .nest("/api/v1", OpenApiRouter::new().routes(routes!(listings::get_listing).layer(deadline(GET))))
+}
+
+/// The OpenAPI document that `/openapi.json` serves.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    api().into_openapi()
+}

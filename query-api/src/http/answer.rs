@@ -1,0 +1,65 @@
+//! What answers have in common: who may keep them, whether they are stale, and who asked for them.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use service::bearer::{Roles, Visitor};
+
+use crate::consistency::Freshness;
+use crate::visibility::{Audience, Viewer};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const STALE: HeaderName = HeaderName::from_static("stale");
+
+impl From<Visitor> for Viewer {
+    fn from(Visitor(caller): Visitor) -> Self {
+        match caller {
+            None => Self::Anyone,
+            Some(caller) if caller.is(Roles::ADMIN) => Self::Admin,
+            Some(caller) => Self::User(caller.id.into()),
+        }
+    }
+}
+
+/// A JSON body for its audience.
+pub fn json(body: Bytes, audience: Audience, freshness: Freshness) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    describe(headers, audience, freshness);
+    response
+}
+
+/// JSON of one aggregate, with its version.
+pub fn versioned(body: Bytes, etag: HeaderValue, audience: Audience, freshness: Freshness) -> Response {
+    let mut response = json(body, audience, freshness);
+    response.headers_mut().insert(ETAG, etag);
+    response
+}
+
+/// The caller has this version already.
+pub fn not_modified(etag: HeaderValue, audience: Audience, freshness: Freshness) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
+    headers.insert(ETAG, etag);
+    describe(headers, audience, freshness);
+    response
+}
+
+/// Shared caches may keep what anyone may see, if they ask each time whether it is still so.
+fn describe(headers: &mut HeaderMap, audience: Audience, freshness: Freshness) {
+    headers.insert(
+        CACHE_CONTROL,
+        match audience {
+            Audience::Everyone => HeaderValue::from_static("public, no-cache"),
+            Audience::Viewer => HeaderValue::from_static("private, no-store"),
+        },
+    );
+    headers.insert(VARY, HeaderValue::from_name(AUTHORIZATION));
+    if freshness == Freshness::Stale {
+        headers.insert(STALE, HeaderValue::from_static("?1"));
+    }
+}

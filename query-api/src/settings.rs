@@ -1,0 +1,68 @@
+//! What query-api is told by its environment.
+
+use clap::{Args, Parser, Subcommand};
+use service::bearer::JwksSource;
+use service::secret;
+use service::settings::{HttpArgs, LogArgs, OpsArgs, Secret, Switch};
+
+/// The read side of the marketplace: answers reads and searches from the projections.
+#[derive(Debug, Parser)]
+#[command(name = "query-api", version, disable_version_flag = true)]
+pub struct Settings {
+    #[command(subcommand)]
+    pub role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Answer requests until told to stop
+    Serve(Box<ServeSettings>),
+    /// Exit 0 if the program on this machine's operations port is ready, else 1
+    Healthcheck(OpsArgs<OPS_PORT>),
+    /// Say which version this is
+    Version,
+}
+
+const HTTP_PORT: u16 = 8087;
+const OPS_PORT: u16 = 9094;
+
+secret!(pub DatabaseUrl: "DATABASE_URL", "database-url", ["postgres", "postgresql"], "Postgres, as role listings_query");
+secret!(pub RedisUrl: "REDIS_URL", "redis-url", ["redis", "rediss", "redis+unix", "unix"], "Redis, where the pages are");
+secret!(pub NatsUrl: "NATS_URL", "nats-url", ["nats", "tls", "ws", "wss"], "NATS, which tells what has changed");
+secret!(pub OpenSearchUrl: "OPENSEARCH_URL", "opensearch-url", ["http", "https"], "OpenSearch, where searches are answered");
+
+#[derive(Debug, Args)]
+pub struct ServeSettings {
+    #[command(flatten)]
+    pub http: HttpArgs<HTTP_PORT>,
+    #[command(flatten)]
+    pub ops: OpsArgs<OPS_PORT>,
+    #[command(flatten)]
+    pub database: Secret<DatabaseUrl>,
+    /// The most connections to Postgres at a time
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+    #[command(flatten)]
+    pub redis: Secret<RedisUrl>,
+    #[command(flatten)]
+    pub nats: Secret<NatsUrl>,
+    #[command(flatten)]
+    pub opensearch: Secret<OpenSearchUrl>,
+    /// The alias that the serving search index answers to
+    #[arg(long, env = "OPENSEARCH_INDEX", default_value = "listings")]
+    pub opensearch_index: String,
+    /// The keys that tokens are signed with: a file or a URL
+    #[arg(long, env = "JWT_JWKS", default_value = "http://127.0.0.1:8086/.well-known/jwks.json")]
+    pub jwt_jwks: JwksSource,
+    /// Whose tokens are believed; empty: anyone's who has such a key
+    #[arg(long, env = "JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+    /// For whom a token must be; empty: for anyone
+    #[arg(long, env = "JWT_AUDIENCE")]
+    pub jwt_audience: Option<String>,
+    /// Whether pages are kept in this process for a second
+    #[arg(long, env = "PAGE_CACHE", default_value = "on")]
+    pub page_cache: Switch,
+    #[command(flatten)]
+    pub log: LogArgs,
+}

@@ -100,4 +100,7 @@ postgres_start() { start_server postgres "$POSTGRES_PORT" POSTGRES_PORT 60; }
 # INT: roll back what is open, end the sessions, write a checkpoint. TERM would wait for every client.
 postgres_stop() { end postgres INT 30; }
 
-postgres_reset() { rm -rf "$(postgres_data)" "$RUN/postgres.password"; }
+postgres_reset() {
+    rm -rf "$(postgres_data)" "$RUN/postgres.password"
+    rmdir --ignore-fail-on-non-empty /var/lib/listings-dev 2>/dev/null || true
+}

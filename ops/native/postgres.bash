@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # PostgreSQL: installed from Debian, run as a cluster of our own that no service manager knows.
 
+# What the shell says of other servers (PGHOSTADDR, PGSERVICE, PGSSLMODE…) is not about this one.
+unset "${!PG@}"
+
 postgres_bin() {
     # A cluster stays with the major version that made it.
     local wanted="" directory best="" version

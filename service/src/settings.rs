@@ -22,7 +22,7 @@ const WRONG_USAGE: i32 = 2;
 #[command(next_help_heading = "Logs and traces")]
 pub struct LogArgs {
     /// What is logged, such as `info,access=off` or `warn,projector=debug`
-    #[arg(long, env = "RUST_LOG", default_value = value::DEFAULT_FILTER, value_parser = log_filter)]
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = log_filter)]
     pub rust_log: String,
 
     /// How a log line looks

@@ -25,6 +25,14 @@ impl Parameters {
         query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Takes out the parameters of these names: to be read as a group that several routes share.
+    #[must_use]
+    pub fn take_named(&mut self, names: &[&str]) -> Self {
+        let (taken, kept) = std::mem::take(&mut self.0).into_iter().partition(|(name, _)| names.contains(&name.as_str()));
+        self.0 = kept;
+        Self(taken)
+    }
+
     /// Takes out the parameters whose names begin with `prefix`, without it, in the order in which they came.
     pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
         let (taken, kept): (Vec<_>, Vec<_>) =

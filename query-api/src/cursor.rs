@@ -1,0 +1,171 @@
+//! Where a reader stopped: an opaque text that continues a list or a search behind its last item.
+//!
+//! Base64url of JSON, unsigned: it can only move its bearer within what anyone may ask for, and every field is checked.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use service::problem::Problem;
+
+/// Longer ones are refused unread, in characters. A point in time takes a few hundred for each shard.
+const LONGEST: usize = 16 * 1024;
+/// Sort values and the id.
+const KEYS_MAX: usize = 4;
+/// The longest sort value is a title of 300 characters, in bytes.
+const KEY_LONGEST: usize = 2048;
+const POINT_IN_TIME_LONGEST: usize = 8 * 1024;
+
+/// Which store answered. Another one has another order: a cursor goes on only in its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A list, from Postgres.
+    List,
+    /// A search, from OpenSearch.
+    Search,
+    /// A search, from Postgres while OpenSearch is away.
+    Catalog,
+}
+
+/// How widely a search looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Every word must match as it is.
+    Strict,
+    /// Any word may, or one that is spelled nearly so.
+    Loose,
+}
+
+/// The place behind the last item of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    #[serde(rename = "b")]
+    pub backend: Backend,
+    #[serde(rename = "s")]
+    pub stage: Stage,
+    /// The last item's sort values as text, its id last. What they must look like only the backend knows.
+    #[serde(rename = "k")]
+    pub keys: Vec<String>,
+    /// [`question`] of what was asked.
+    #[serde(rename = "q")]
+    pub question: String,
+    /// Of the second page and those after it, while it lives.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub point_in_time: Option<String>,
+}
+
+/// Names what was asked, in short, so that a cursor is not used with other words, filters or another order.
+pub fn question(asked: &impl Serialize) -> Result<String, serde_json::Error> {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    // FNV-1a: the same in every process and build, so that any of them continues what another began.
+    let text = serde_json::to_vec(asked)?;
+    Ok(format!("{:016x}", text.iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))))
+}
+
+impl Cursor {
+    /// The text that clients send back as they got it.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_vec(self).map(|json| URL_SAFE_NO_PAD.encode(json))
+    }
+
+    /// Reads a cursor that continues `question`.
+    pub fn decode(text: &str, question: &str) -> Result<Self, Problem> {
+        let cursor = Self::read(text).ok_or_else(|| Problem::malformed("The parameter cursor is not one that this service gave"))?;
+        if cursor.question == question { Ok(cursor) } else { Err(Self::of_another("question")) }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let cursor: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let keys = !cursor.keys.is_empty()
+            && cursor.keys.len() <= KEYS_MAX
+            && cursor.keys.iter().all(|key| key.len() <= KEY_LONGEST && !key.contains('\0'));
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=');
+        let point_in_time = cursor
+            .point_in_time
+            .as_ref()
+            .is_none_or(|id| !id.is_empty() && id.len() <= POINT_IN_TIME_LONGEST && id.bytes().all(is_base64));
+        (keys && point_in_time).then_some(cursor)
+    }
+
+    /// Refuses a cursor whose backend is not the one that answers now.
+    pub fn continues(&self, backend: Backend) -> Result<(), Problem> {
+        if self.backend == backend { Ok(()) } else { Err(Self::of_another("order of results")) }
+    }
+
+    /// Refuses sort values that the backend could not have given.
+    pub fn unreadable() -> Problem {
+        Problem::malformed("The parameter cursor is not one that this service gave")
+    }
+
+    fn of_another(what: &str) -> Problem {
+        Problem::malformed(format!("The parameter cursor belongs to another {what}: start again without it"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn a_cursor() -> Cursor {
+        Cursor {
+            backend: Backend::Search,
+            stage: Stage::Strict,
+            keys: vec!["12.345".to_owned(), "0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned()],
+            question: question(&("headphones", 1)).unwrap(),
+            point_in_time: Some("abc_-+/=".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_cursor_reads_back() {
+        let cursor = a_cursor();
+        assert_eq!(Cursor::decode(&cursor.encode().unwrap(), &cursor.question).unwrap(), cursor);
+    }
+
+    #[test]
+    fn it_continues_only_what_it_began() {
+        let text = a_cursor().encode().unwrap();
+        let other = Cursor::decode(&text, &question(&("headphones", 2)).unwrap()).unwrap_err();
+        assert!(other.detail.contains("start again"), "{other:?}");
+        assert!(a_cursor().continues(Backend::Catalog).is_err());
+        assert!(a_cursor().continues(Backend::Search).is_ok());
+    }
+
+    #[test]
+    fn every_field_is_checked() {
+        let good = serde_json::to_value(a_cursor()).unwrap();
+        let with = |pointer: &str, value: serde_json::Value| {
+            let mut bad = good.clone();
+            bad[pointer] = value;
+            URL_SAFE_NO_PAD.encode(bad.to_string())
+        };
+        for bad in [
+            String::new(),
+            "%".to_owned(),
+            URL_SAFE_NO_PAD.encode("{}"),
+            URL_SAFE_NO_PAD.encode("[]"),
+            "A".repeat(LONGEST + 1),
+            with("b", json!("redis")),
+            with("s", json!(1)),
+            with("k", json!([])),
+            with("k", json!([1, 2])),
+            with("k", json!(["a", "b", "c", "d", "e"])),
+            with("k", json!(["x".repeat(KEY_LONGEST + 1)])),
+            with("k", json!(["\0"])),
+            with("q", json!("0")),
+            with("p", json!("")),
+            with("p", json!("{\"query\":1}")),
+            with("p", json!("x".repeat(POINT_IN_TIME_LONGEST + 1))),
+            with("more", json!(1)),
+        ] {
+            assert!(Cursor::decode(&bad, &a_cursor().question).is_err(), "{bad:.60}");
+        }
+    }
+}

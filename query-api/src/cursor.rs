@@ -4,7 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use service::problem::Problem;
+use service::problem::{Kind, Refusal};
 
 /// Longer ones are refused unread, in characters. A point in time takes a few hundred for each shard.
 const LONGEST: usize = 16 * 1024;
@@ -71,9 +71,9 @@ impl Cursor {
     }
 
     /// Reads a cursor that continues `question`.
-    pub fn decode(text: &str, question: &str) -> Result<Self, Problem> {
-        let cursor = Self::read(text).ok_or_else(|| Problem::malformed("The parameter cursor is not one that this service gave"))?;
-        if cursor.question == question { Ok(cursor) } else { Err(Self::of_another("question")) }
+    pub fn decode(text: &str, question: &str) -> Result<Self, CursorError> {
+        let cursor = Self::read(text).ok_or(CursorError::Unreadable)?;
+        if cursor.question == question { Ok(cursor) } else { Err(CursorError::OtherQuestion) }
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -93,17 +93,25 @@ impl Cursor {
     }
 
     /// Refuses a cursor whose backend is not the one that answers now.
-    pub fn continues(&self, backend: Backend) -> Result<(), Problem> {
-        if self.backend == backend { Ok(()) } else { Err(Self::of_another("order of results")) }
+    pub fn continues(&self, backend: Backend) -> Result<(), CursorError> {
+        if self.backend == backend { Ok(()) } else { Err(CursorError::OtherBackend) }
     }
+}
 
-    /// Refuses sort values that the backend could not have given.
-    pub fn unreadable() -> Problem {
-        Problem::malformed("The parameter cursor is not one that this service gave")
-    }
+/// Why a cursor does not continue what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorError {
+    #[error("The parameter cursor is not one that this service gave: start again without it")]
+    Unreadable,
+    #[error("The parameter cursor belongs to other words, filters or another order: start again without it")]
+    OtherQuestion,
+    #[error("The parameter cursor belongs to answers from another store than the one that answers now: start again without it")]
+    OtherBackend,
+}
 
-    fn of_another(what: &str) -> Problem {
-        Problem::malformed(format!("The parameter cursor belongs to another {what}: start again without it"))
+impl Refusal for CursorError {
+    fn kind(&self) -> Kind {
+        Kind::Malformed
     }
 }
 
@@ -133,8 +141,8 @@ mod tests {
     fn it_continues_only_what_it_began() {
         let text = a_cursor().encode().unwrap();
         let other = Cursor::decode(&text, &question(&("headphones", 2)).unwrap()).unwrap_err();
-        assert!(other.detail.contains("start again"), "{other:?}");
-        assert!(a_cursor().continues(Backend::Catalog).is_err());
+        assert_eq!(other, CursorError::OtherQuestion);
+        assert_eq!(a_cursor().continues(Backend::Catalog), Err(CursorError::OtherBackend));
         assert!(a_cursor().continues(Backend::Search).is_ok());
     }
 

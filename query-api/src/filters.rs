@@ -86,18 +86,8 @@ pub struct Filters {
 impl Filters {
     /// Takes the filters of a list out of its parameters; what it leaves is the route's own.
     pub fn take_for_list(parameters: &mut Parameters) -> Result<Self, Problem> {
-        let FilterParameters {
-            seller_id,
-            status,
-            category,
-            brand,
-            condition,
-            tag,
-            price_min,
-            price_max,
-            currency,
-            available,
-        } = parameters.take_named(&FilterParameters::NAMES).read()?;
+        let FilterParameters { seller_id, status, category, brand, condition, tag, price_min, price_max, currency, available } =
+            parameters.take_named(&FilterParameters::NAMES).read()?;
         let mut filters = Self {
             sellers: limited("seller_id", seller_id)?,
             statuses: limited("status", status)?,
@@ -250,10 +240,28 @@ mod tests {
     #[test]
     fn what_is_typed_is_checked() {
         for bad in [
-            "seller_id=1", "seller_id=' or 1=1--", "status=activ", "status=active'", "condition=NEW", "condition={\"match_all\":{}}",
-            "price_min=-1", "price_min=1e3", "price_min=1,5", "price_min=", "price_max=1000000000000000", "price_max=NaN",
-            "currency=rsd", "currency=XXX", "currency=RSD;drop", "available=yes", "available=1", "available=",
-            "brand=%00", "attr.=x", "attr.color=%00", "brand=%ff",
+            "seller_id=1",
+            "seller_id=' or 1=1--",
+            "status=activ",
+            "status=active'",
+            "condition=NEW",
+            "condition={\"match_all\":{}}",
+            "price_min=-1",
+            "price_min=1e3",
+            "price_min=1,5",
+            "price_min=",
+            "price_max=1000000000000000",
+            "price_max=NaN",
+            "currency=rsd",
+            "currency=XXX",
+            "currency=RSD;drop",
+            "available=yes",
+            "available=1",
+            "available=",
+            "brand=%00",
+            "attr.=x",
+            "attr.color=%00",
+            "brand=%ff",
         ] {
             assert!(for_search(bad).is_err(), "{bad}");
         }

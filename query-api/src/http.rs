@@ -2,6 +2,8 @@
 
 mod answer;
 mod listings;
+mod next_page;
+mod search;
 
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::app::App;
 
 /// How long each route may take.
 const GET: Duration = Duration::from_secs(5);
+const SEARCH: Duration = Duration::from_secs(8);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -54,8 +57,13 @@ pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
 }
 
 fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .nest("/api/v1", OpenApiRouter::new().routes(routes!(listings::get_listing).layer(deadline(GET))))
+    OpenApiRouter::with_openapi(Document::openapi()).nest(
+        "/api/v1",
+        OpenApiRouter::new()
+            .routes(routes!(listings::get_listing).layer(deadline(GET)))
+            .routes(routes!(search::search_listings).layer(deadline(SEARCH)))
+            .routes(routes!(search::search).layer(deadline(SEARCH))),
+    )
 }
 
 /// The OpenAPI document that `/openapi.json` serves.

@@ -4,7 +4,10 @@
 pub mod http;
 
 // 2. It is answered, for those who may see it.
+pub mod cursor;
+pub mod filters;
 pub mod get_listing;
+pub mod search;
 pub mod visibility;
 
 // 3. From this process, or by a store that has what the caller has seen.

@@ -72,8 +72,7 @@ impl PlaceParameters {
         if self.radius.is_some() && self.near.is_none() {
             return Err(Problem::malformed("The parameter radius goes with near"));
         }
-        let near =
-            self.near.map(|point| Near { point: point.0, radius_metres: self.radius.map(|radius| radius.metres) });
+        let near = self.near.map(|point| Near { point: point.0, radius_metres: self.radius.map(|radius| radius.metres) });
         Ok(Places { near, areas: limited("bbox", self.bbox)? })
     }
 }
@@ -170,10 +169,29 @@ mod tests {
     #[test]
     fn no_place_is_refused() {
         for bad in [
-            "near=", "near=1", "near=1,2,3", "near=91,0", "near=0,181", "near=NaN,0", "near=inf,0", "near=1e1,0", "near=a,b",
-            "near=1,2&near=3,4", "near=1;2", "radius=10km", "near=1,2&radius=10", "near=1,2&radius=0km", "near=1,2&radius=-1km",
-            "near=1,2&radius=10mi", "near=1,2&radius=50000km", "near=1,2&radius=km", "bbox=1,2,3", "bbox=0,10,1,5", "bbox=0,0,181,1",
-            "bbox=0,0,1,1'", "bbox={}",
+            "near=",
+            "near=1",
+            "near=1,2,3",
+            "near=91,0",
+            "near=0,181",
+            "near=NaN,0",
+            "near=inf,0",
+            "near=1e1,0",
+            "near=a,b",
+            "near=1,2&near=3,4",
+            "near=1;2",
+            "radius=10km",
+            "near=1,2&radius=10",
+            "near=1,2&radius=0km",
+            "near=1,2&radius=-1km",
+            "near=1,2&radius=10mi",
+            "near=1,2&radius=50000km",
+            "near=1,2&radius=km",
+            "bbox=1,2,3",
+            "bbox=0,10,1,5",
+            "bbox=0,0,181,1",
+            "bbox=0,0,1,1'",
+            "bbox={}",
         ] {
             assert!(places(bad).is_err(), "{bad}");
         }

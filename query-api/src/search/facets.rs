@@ -26,7 +26,10 @@ pub enum Facet {
     Price,
     Condition,
     /// Its name as it was asked for, and in lower case.
-    Attribute { shown: String, name: String },
+    Attribute {
+        shown: String,
+        name: String,
+    },
 }
 
 /// A value and how many listings have it.
@@ -220,10 +223,8 @@ mod tests {
             "1": {"doc_count": 2, "under_others": {"buckets": [{"key": "new", "doc_count": 2}]}},
         });
         let value = |value: &str, count| Count::Value { value: value.to_owned(), count };
-        let expected = [
-            ("brand".to_owned(), vec![value("Sony", 2), value("Bose", 1)]),
-            ("condition".to_owned(), vec![value("new", 2)]),
-        ];
+        let expected =
+            [("brand".to_owned(), vec![value("Sony", 2), value("Bose", 1)]), ("condition".to_owned(), vec![value("new", 2)])];
         assert_eq!(counted(&facets, &answer), expected.into());
     }
 

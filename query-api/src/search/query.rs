@@ -41,7 +41,8 @@ const WORDS_SCORED: &[&str] = &[field::TITLE, field::DESCRIPTION, field::BRAND];
 pub fn matching(words: &Words, stage: Stage) -> Value {
     let text = words.as_str();
     let languages = languages(words);
-    let any_of = |clauses: Vec<Value>| if clauses.len() == 1 { clauses[0].clone() } else { json!({"dis_max": {"queries": clauses}}) };
+    let any_of =
+        |clauses: Vec<Value>| if clauses.len() == 1 { clauses[0].clone() } else { json!({"dis_max": {"queries": clauses}}) };
     let in_all = |clause: &dyn Fn(&Language) -> Value| any_of(languages.iter().map(|of| of.within(clause(of))).collect());
     let constant = |boost: f32, clause: &Value| json!({"constant_score": {"filter": clause, "boost": boost}});
 
@@ -89,11 +90,7 @@ impl Language {
 
 fn languages(words: &Words) -> Vec<Language> {
     let mut languages = vec![Language { all: field::ALL, scored: WORDS_SCORED, only: None }];
-    let serbian = |only| Language {
-        all: field::ALL_SERBIAN,
-        scored: &[field::TITLE_SERBIAN, field::DESCRIPTION_SERBIAN],
-        only,
-    };
+    let serbian = |only| Language { all: field::ALL_SERBIAN, scored: &[field::TITLE_SERBIAN, field::DESCRIPTION_SERBIAN], only };
     match words.in_serbian() {
         InLanguage::Everywhere => languages.push(serbian(None)),
         InLanguage::WhereSaid => languages.push(serbian(Some(json!({"terms": {field::LANGUAGE: SERBIAN_SUBTAGS}})))),

@@ -1,0 +1,214 @@
+//! Finds listings: by words, filters, places and prices.
+//!
+//! First strictly: every word must match. Only if that finds next to nothing, loosely: any word may, or one that is spelled
+//! nearly so. So totals and counts stay meaningful, and misspellings, which cost the most, are paid for by those who make
+//! them.
+
+pub mod facets;
+pub mod found;
+mod index;
+mod narrowing;
+mod order;
+mod query;
+pub mod words;
+
+use serde::{Deserialize, Serialize};
+use service::http::Parameters;
+use service::problem::{Kind, Problem, Refusal};
+use utoipa::IntoParams;
+
+pub use found::{Found, SearchPage};
+
+use self::facets::Facet;
+use self::words::Words;
+use crate::app::App;
+use crate::cursor::{self, Backend, Cursor, CursorError, Stage};
+use crate::dependency::Unanswered;
+use crate::filters::{Filters, Sort};
+use crate::visibility::{IN_SEARCH, Scope};
+
+/// Fewer hits than this, and misspellings and single words are looked for as well.
+const ENOUGH: u64 = 3;
+/// Items on a page, unless the reader says otherwise.
+const LIMIT: usize = 20;
+const LIMIT_MAX: usize = 100;
+
+/// What only searches are asked, besides filters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SearchParameters {
+    /// Words to look for. Without any, everything is found, newest first.
+    #[param(example = "noise cancelling headphones", max_length = 1000)]
+    q: Option<String>,
+    /// `relevance` (default), `price`, `-price`, `-created_at` or `distance`, which goes with `near`.
+    sort: Option<String>,
+    /// Counts by `brand`, `category`, `price`, `condition` or `attr.<name>`: a list.
+    #[serde(default)]
+    #[param(example = "brand,price,attr.color")]
+    facets: Vec<String>,
+    /// `1` to see where the words are.
+    highlight: Option<Switch>,
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<usize>,
+    /// Continues where a page ended.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+enum Switch {
+    #[serde(rename = "1", alias = "true")]
+    On,
+    #[serde(rename = "0", alias = "false")]
+    Off,
+}
+
+/// A search, checked.
+#[derive(Debug)]
+pub struct Search {
+    pub question: Question,
+    pub facets: Vec<Facet>,
+    pub highlight: bool,
+    pub limit: usize,
+    pub after: Option<Cursor>,
+    /// Names the question in cursors.
+    pub name: String,
+}
+
+/// What a cursor must agree with.
+#[derive(Debug, Serialize)]
+pub struct Question {
+    pub words: Option<Words>,
+    pub filters: Filters,
+    pub sort: Sort,
+}
+
+impl Search {
+    /// Reads and checks everything that a search can be asked with; whatever else there is, is refused.
+    pub fn read(mut parameters: Parameters) -> Result<Self, Problem> {
+        let mut filters = Filters::take_for_search(&mut parameters)?;
+        let SearchParameters { q, sort, facets, highlight, limit, cursor } = parameters.read()?;
+        let words = Words::read(q.as_deref().unwrap_or_default())?;
+        let facets = Facet::read_all(&facets)?;
+        let sort = match Sort::read(sort.as_deref(), Sort::OF_SEARCHES)? {
+            // Without words everything is as relevant.
+            Sort::Relevance if words.is_none() => Sort::Newest,
+            Sort::Distance if filters.places.near.is_none() => {
+                return Err(Problem::malformed("The parameter sort can be distance only together with near"));
+            }
+            sort => sort,
+        };
+        if sort.compares_prices() || facets.contains(&Facet::Price) {
+            filters.compare_prices();
+        }
+        let limit = limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(Problem::malformed(format!("The parameter limit must be from 1 to {LIMIT_MAX}")));
+        }
+        let question = Question { words, filters, sort };
+        let name = cursor::question(&question).map_err(|error| Problem::logged(&error.into()))?;
+        let after = cursor.map(|text| Cursor::decode(&text, &name)).transpose()?;
+        Ok(Self { question, facets, highlight: matches!(highlight, Some(Switch::On)), limit, after, name })
+    }
+
+    fn stage(&self) -> Stage {
+        self.after.as_ref().map_or(Stage::Strict, |cursor| cursor.stage)
+    }
+
+    /// Whether looking more widely may be worth it.
+    fn may_widen(&self, found: &Found) -> bool {
+        self.question.words.is_some()
+            && self.question.sort == Sort::Relevance
+            && self.after.is_none()
+            && found.total.value < ENOUGH
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    #[error("OpenSearch gave an answer that cannot be read")]
+    Unreadable(#[from] serde_json::Error),
+    /// A question that OpenSearch does not understand is our fault.
+    #[error("OpenSearch refused the search: {0}")]
+    Refused(String),
+}
+
+impl Refusal for SearchError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Cursor(error) => error.kind(),
+            Self::Unanswered(error) => error.kind(),
+            Self::Unreadable(_) | Self::Refused(_) => Kind::Unavailable,
+        }
+    }
+}
+
+/// Answers from OpenSearch.
+pub async fn search(app: &App, search: &Search) -> Result<Found, SearchError> {
+    if let Some(cursor) = &search.after {
+        cursor.continues(Backend::Search)?;
+    }
+    let scope: Scope = IN_SEARCH;
+    let found = index::find(app, search, scope, search.stage()).await?;
+    if search.may_widen(&found) {
+        return index::find(app, search, scope, Stage::Loose).await;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<Search, Problem> {
+        Search::read(Parameters::parse(query)?)
+    }
+
+    #[test]
+    fn nothing_asked_is_everything_newest_first() {
+        let search = read("").unwrap();
+        assert_eq!((search.question.sort, search.limit, search.highlight), (Sort::Newest, LIMIT, false));
+        assert_eq!(read("q=x").unwrap().question.sort, Sort::Relevance);
+        assert!(read("q=x&highlight=1").unwrap().highlight);
+    }
+
+    #[test]
+    fn prices_are_compared_in_one_currency_whoever_compares_them() {
+        for query in ["sort=price", "sort=-price", "facets=price", "price_min=1"] {
+            assert_eq!(read(query).unwrap().question.filters.currencies.len(), 1, "{query}");
+        }
+        assert_eq!(read("facets=brand").unwrap().question.filters.currencies, []);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for bad in [
+            "limit=0",
+            "limit=101",
+            "limit=-1",
+            "limit=x",
+            "limit=1&limit=2",
+            "sort=title",
+            "sort=",
+            "sort=distance",
+            "sort=_score",
+            "facets=title",
+            "highlight=yes",
+            "q=a&q=b",
+            "q=%00",
+            "q=%ff",
+            "cursor=x",
+            "cursor=",
+            "offset=1",
+            "q=x&Q=y",
+            "title=x",
+            "query={}",
+            "radius=1km",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

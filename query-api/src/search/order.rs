@@ -1,0 +1,82 @@
+//! In which order hits come, and how a page begins behind the last one of the page before.
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use views::listing_search::field;
+
+use crate::cursor::CursorError;
+use crate::filters::{Near, Places, Sort};
+
+/// The sort clause. The id is last, so that no two listings are in the same place.
+pub fn clause(sort: Sort, places: &Places) -> Value {
+    let by = |field: &str, direction: &str| json!({field: direction});
+    match sort {
+        Sort::Relevance => json!([by("_score", "desc"), by(field::ID, "asc")]),
+        Sort::PriceUp => json!([by(field::PRICE, "asc"), by(field::ID, "asc")]),
+        Sort::PriceDown => json!([by(field::PRICE, "desc"), by(field::ID, "asc")]),
+        Sort::Title => json!([by("title.sort", "asc"), by(field::ID, "asc")]),
+        Sort::Newest => newest(),
+        Sort::Distance => match places.near {
+            Some(Near { point, .. }) => json!([
+                {"_geo_distance": {field::POINT: point, "order": "asc", "unit": "m"}},
+                by(field::ID, "asc"),
+            ]),
+            None => newest(),
+        },
+    }
+}
+
+fn newest() -> Value {
+    json!([{field::CREATED_AT: "desc"}, {field::ID: "desc"}])
+}
+
+/// The sort values of a hit as a cursor keeps them. Numbers stay the text that OpenSearch wrote: read as a float and written
+/// again, one may differ in its last digit, and a listing would be shown twice, or never.
+pub fn keys(sort_values: &[&RawValue]) -> Vec<String> {
+    sort_values
+        .iter()
+        .map(|value| serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned()))
+        .collect()
+}
+
+/// Where a page begins; the keys are checked, because a cursor is not signed.
+pub fn search_after(keys: &[String]) -> Result<Value, CursorError> {
+    let [first, id] = keys else { return Err(CursorError::Unreadable) };
+    let first = number(first).ok_or(CursorError::Unreadable)?;
+    let id: Uuid = id.parse().map_err(|_| CursorError::Unreadable)?;
+    Ok(json!([first, id]))
+}
+
+/// The standard library reads every float exactly, which `serde_json` does not.
+fn number(text: &str) -> Option<Value> {
+    let whole = text.parse::<i64>().ok().map(Value::from);
+    whole.or_else(|| text.parse::<f64>().ok().and_then(serde_json::Number::from_f64).map(Value::Number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b";
+
+    #[test]
+    fn a_page_begins_exactly_where_the_last_one_ended() {
+        for number in ["12.345679", "129.99", "1763717400771318000", "0.1", "4350.0000000000005", "1.0E10"] {
+            let raw = RawValue::from_string(number.to_owned()).unwrap();
+            let id = RawValue::from_string(format!("{ID:?}")).unwrap();
+            let after = search_after(&keys(&[&raw, &id])).unwrap();
+            assert_eq!(after[0].to_string().parse::<f64>(), number.parse::<f64>());
+            assert_eq!(after[1], ID);
+        }
+        assert_eq!(number("1763717400771318123"), Some(json!(1_763_717_400_771_318_123_i64)));
+    }
+
+    #[test]
+    fn keys_are_checked() {
+        let keys = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        for bad in [&[ID][..], &["1", "2"], &["x", ID], &["NaN", ID], &["inf", ID], &["1", "2", ID], &["{}", ID], &["null", ID]] {
+            assert_eq!(search_after(&keys(bad)), Err(CursorError::Unreadable), "{bad:?}");
+        }
+    }
+}

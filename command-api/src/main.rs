@@ -1,3 +1,47 @@
+//! The write side of the marketplace. Read this crate in the order of a request:
+
+// 1. The program is told what to be, and starts.
+mod cli;
+mod migrate;
+mod serve;
+
+// 2. A request arrives and is turned into a command.
+mod caller;
+mod http;
+
+// 3. The command decides and writes, in one transaction.
+mod app;
+mod database;
+mod listings;
+mod metrics;
+mod precondition;
+mod refusal;
+
+// 4. Its events are committed with it, then leave for JetStream.
+mod journal;
+mod outbox;
 mod relay;
 
-fn main() {}
+use service::clock::Clock;
+use service::{ops, settings, telemetry};
+
+use crate::cli::{Cli, Role};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cli: Cli = settings::parse();
+    match cli.role {
+        Role::Serve(settings) => serve::serve(settings).await?,
+        Role::Migrate(settings) => {
+            telemetry::init_tool(&settings.log)?;
+            migrate::migrate(&settings).await?;
+        }
+        Role::Token(settings) => {
+            let signer = settings.signing.required_signer(Clock::System)?;
+            println!("{}", signer.mint(settings.user, settings.roles(), settings.ttl)?);
+        }
+        Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await?,
+        Role::Version => println!("command-api {}", env!("CARGO_PKG_VERSION")),
+    }
+    Ok(())
+}

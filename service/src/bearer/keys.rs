@@ -52,11 +52,7 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// Cloning it is cheap; the clones share what they hold.
-#[derive(Clone)]
-pub(super) struct Keys(Arc<Inner>);
-
-struct Inner {
+pub(super) struct Keys {
     source: JwksSource,
     held: RwLock<Option<KeySet>>,
     /// When a fetch was last begun; held while it runs, so that there is one at a time.
@@ -65,7 +61,7 @@ struct Inner {
 
 impl Keys {
     pub fn new(source: JwksSource) -> Self {
-        Self(Arc::new(Inner { source, held: RwLock::new(None), fetched: Mutex::new(None) }))
+        Self { source, held: RwLock::new(None), fetched: Mutex::new(None) }
     }
 
     pub async fn find(&self, kid: &str) -> Found {
@@ -76,30 +72,17 @@ impl Keys {
         self.look(kid)
     }
 
-    fn look(&self, kid: &str) -> Found {
-        match &*self.0.held.read().unwrap_or_else(PoisonError::into_inner) {
+    pub fn look(&self, kid: &str) -> Found {
+        match &*self.held.read().unwrap_or_else(PoisonError::into_inner) {
             None => Found::Nothing,
             Some(keys) => keys.get(kid).map_or(Found::Unknown, |key| Found::Key(Arc::clone(key))),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.held.read().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
-
     /// Fetches the key set, unless that was done, or tried, just now. A key set that was had once is kept if it fails.
     pub async fn fetch(&self) {
-        // On its own: a caller who goes away must not take along what others wait for.
-        let keys = Arc::clone(&self.0);
-        let _ = tokio::spawn(async move { keys.fetch().await }).await;
-    }
-}
-
-impl Inner {
-    async fn fetch(&self) {
         let mut fetched = self.fetched.lock().await;
-        let first = self.held.read().unwrap_or_else(PoisonError::into_inner).is_none();
-        let pause = if first { FETCH_FIRST } else { FETCH_AGAIN };
+        let pause = if self.is_empty() { FETCH_FIRST } else { FETCH_AGAIN };
         if fetched.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
@@ -111,6 +94,10 @@ impl Inner {
             }
             Err(error) => warn!(error = format!("{error:#}"), "Cannot read the key set: {error}"),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     async fn load(&self) -> anyhow::Result<KeySet> {

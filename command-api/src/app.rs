@@ -1,0 +1,16 @@
+//! What every command has at hand.
+
+use service::clock::Clock;
+
+use crate::database::Database;
+use crate::metrics::Metrics;
+use crate::outbox::Wake;
+
+#[derive(Debug, Clone)]
+pub struct App {
+    pub database: Database,
+    pub clock: Clock,
+    /// Rung after each commit.
+    pub wake: Wake,
+    pub metrics: Metrics,
+}

@@ -1,0 +1,162 @@
+//! Connections to Postgres, how long a statement may take on them, and what a failure there means.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use service::problem::Kind;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+
+use crate::refusal::Repeatable;
+
+/// A command that finds no free connection within this time is one too many.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(3);
+/// A process that was stopped in the middle of a transaction must not keep others out for longer (PROTOCOL W8).
+const IDLE_IN_TRANSACTION: &str = "10s";
+/// No statement of a single command is allowed more; transactions set their own limit (PROTOCOL W7).
+const SINGLE_STATEMENT: &str = "10s";
+const BATCH_STATEMENT: &str = "20s";
+/// Batches wait for each other rather than for single commands.
+const BATCH_CONNECTIONS: u32 = 4;
+
+/// A lost race is run again this often.
+const RACES: usize = 3;
+const RACE_PAUSE: Duration = Duration::from_millis(5);
+const RACE_PAUSE_CAP: Duration = Duration::from_millis(50);
+
+/// Unique constraints by what breaking them means.
+const LOST_RACES: [&str; 3] = ["events_version_key", "listings_pkey", "stock_pkey"];
+const EXTERNAL_ID: &str = "listings_external_id_key";
+
+/// Sessions for single commands, and others for batches.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub single: PgPool,
+    pub batch: PgPool,
+}
+
+impl Database {
+    /// Connects when first needed: an absent Postgres makes us unready, not dead.
+    pub fn new(options: &PgConnectOptions, connections: u32) -> Self {
+        let pool = |connections, statement_timeout| {
+            let options = options.clone().options([
+                ("statement_timeout", statement_timeout),
+                ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+            ]);
+            PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_lazy_with(options)
+        };
+        Self { single: pool(connections, SINGLE_STATEMENT), batch: pool(BATCH_CONNECTIONS, BATCH_STATEMENT) }
+    }
+
+    pub async fn connection(&self) -> Result<PoolConnection<Postgres>, Failure> {
+        Ok(self.single.acquire().await?)
+    }
+
+    /// Begins a transaction none of whose statements may take longer than the command has.
+    pub async fn begin(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
+        begin(&self.single, deadline).await
+    }
+
+    pub async fn begin_batch(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
+        begin(&self.batch, deadline).await
+    }
+
+    /// Ends both pools; what is running is waited for.
+    pub async fn close(&self) {
+        tokio::join!(self.single.close(), self.batch.close());
+    }
+}
+
+async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
+    // One round trip. The number is ours, no text of a caller's gets here.
+    let begin = AssertSqlSafe(format!("begin; set local statement_timeout = {}", deadline.as_millis()));
+    Ok(pool.begin_with(begin).await?)
+}
+
+/// From here on the outcome may be unknown: a connection that breaks while committing tells nothing.
+pub async fn commit(transaction: Transaction<'static, Postgres>) -> Result<(), Failure> {
+    transaction.commit().await.map_err(Failure::while_committing)
+}
+
+/// What a failure means for the command that met it.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("Too many were changing this at the same time")]
+    LostRace(#[source] sqlx::Error),
+    #[error("Too many were changing this at the same time")]
+    VariantsChanged,
+    #[error("the seller has another listing with this external_id")]
+    ExternalIdTaken,
+    /// Nothing was done.
+    #[error("The database does not answer at the moment; nothing was changed")]
+    Away(#[source] sqlx::Error),
+    #[error("The database did not say whether it was done")]
+    Unknown(#[source] sqlx::Error),
+    #[error("the database refused a statement")]
+    Broken(#[source] sqlx::Error),
+    #[error("a document cannot be written or read")]
+    Document(#[source] anyhow::Error),
+}
+
+impl Failure {
+    /// The journal holds what we wrote; if it cannot be read, that is our mistake.
+    pub fn encoding(error: impl Into<anyhow::Error>) -> Self {
+        Self::Document(error.into())
+    }
+
+    /// Of a statement that commits by itself, or of the commit.
+    pub fn while_committing(error: sqlx::Error) -> Self {
+        match error {
+            // No connection was had, so nothing was sent.
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Away(error),
+            error => match Self::from(error) {
+                Self::Away(error) => Self::Unknown(error),
+                other => other,
+            },
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::LostRace(_) | Self::VariantsChanged | Self::Away(_) => Kind::Unavailable,
+            Self::ExternalIdTaken => Kind::Conflict,
+            Self::Unknown(_) => Kind::Timeout,
+            Self::Broken(_) | Self::Document(_) => Kind::Internal,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    /// Of a statement within a transaction, which is rolled back.
+    fn from(error: sqlx::Error) -> Self {
+        let Some(database) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => Self::Away(error),
+                _ => Self::Broken(error),
+            };
+        };
+        let code = database.code().unwrap_or_default();
+        match (&*code, database.constraint()) {
+            ("40001" | "40P01", _) => Self::LostRace(error),
+            ("23505", Some(constraint)) if LOST_RACES.contains(&constraint) => Self::LostRace(error),
+            ("23505", Some(EXTERNAL_ID)) => Self::ExternalIdTaken,
+            // Connection, read-only, login, resources, shut-down and time-out: about the server, not about the statement.
+            ("25006", _) => Self::Away(error),
+            (code, _) if ["08", "28", "53", "57"].iter().any(|class| code.starts_with(class)) => Self::Away(error),
+            _ => Self::Broken(error),
+        }
+    }
+}
+
+/// Runs a transaction again, from its beginning, if it lost a race.
+pub async fn repeated<T, E: Repeatable, F: Future<Output = Result<T, E>>>(work: impl FnMut() -> F) -> Result<T, E> {
+    let pauses =
+        ExponentialBuilder::new().with_min_delay(RACE_PAUSE).with_max_delay(RACE_PAUSE_CAP).with_max_times(RACES).with_jitter();
+    work.retry(pauses).sleep(tokio::time::sleep).when(E::lost_race).await
+}

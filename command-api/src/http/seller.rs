@@ -1,0 +1,36 @@
+//! Who calls, as commands want to know it.
+
+use axum::extract::FromRequestParts;
+use events::UserId;
+use http::request::Parts;
+use service::bearer::{Needs, Only, Roles};
+use service::http::RequestId;
+use service::problem::Problem;
+use service::telemetry::current_traceparent;
+
+use super::Served;
+use crate::caller::{Caller, SELLERS};
+
+/// A caller who may write listings: 401 without a token, 403 without the role, before anything else is looked at.
+pub struct Seller(pub Caller);
+
+struct Sellers;
+
+impl Needs for Sellers {
+    const ANY_OF: Roles = SELLERS;
+}
+
+impl FromRequestParts<Served> for Seller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Served) -> Result<Self, Problem> {
+        let caller = Only::<Sellers>::from_request_parts(parts, state).await?.caller;
+        let Ok(request) = RequestId::from_request_parts(parts, state).await;
+        Ok(Self(Caller {
+            user: UserId(caller.id),
+            roles: caller.roles,
+            correlation_id: Some(request.as_str().to_owned()),
+            trace_parent: current_traceparent(),
+        }))
+    }
+}

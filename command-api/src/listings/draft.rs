@@ -1,0 +1,176 @@
+//! A listing as clients send it. Everything may be missing or wrong; [`super::content`] judges it.
+
+use serde::Deserialize;
+use service::problem::Fault;
+use utoipa::ToSchema;
+
+/// A listing, new or in place of an old one. Texts may have no control characters but newline and tab.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+pub struct ListingDraft {
+    #[schema(required, nullable = false, min_length = 1, max_length = 300, example = "Headphones, nearly new")]
+    pub title: Option<String>,
+    #[schema(max_length = 20_000)]
+    pub description: Option<String>,
+    /// At most 10 levels.
+    #[schema(max_length = 300, example = "electronics/audio/headphones")]
+    pub category: Option<String>,
+    #[schema(required, nullable = false)]
+    pub price: Option<PriceDraft>,
+    /// `new` (default), `used` or `refurbished`.
+    #[schema(value_type = Option<events::listing::Condition>)]
+    pub condition: Option<String>,
+    /// `public` (default), `unlisted` or `private`.
+    #[schema(value_type = Option<events::listing::Visibility>)]
+    pub visibility: Option<String>,
+    #[schema(min_length = 1, max_length = 100)]
+    pub brand: Option<String>,
+    /// A BCP 47 tag.
+    #[schema(max_length = 35, example = "sr-Latn")]
+    pub language: Option<String>,
+    #[schema(max_items = 200)]
+    pub attributes: Option<Vec<AttributeDraft>>,
+    /// Each of 1 to 50 characters.
+    #[schema(max_items = 30)]
+    pub tags: Option<Vec<String>>,
+    pub location: Option<LocationDraft>,
+    /// Their order is their position; the first is the primary one.
+    #[schema(max_items = 20)]
+    pub images: Option<Vec<ImageDraft>>,
+    /// A create without any gets one. When replacing: absent keeps them as they are; a given one matches by `id`, else by
+    /// `sku`, and one that is not given is removed.
+    #[schema(min_items = 1, max_items = 200)]
+    pub variants: Option<Vec<VariantDraft>>,
+    /// The seller's own name for it, unique among the seller's listings.
+    #[schema(min_length = 1, max_length = 255)]
+    pub external_id: Option<String>,
+    /// Only when creating: `active` (default) or `draft`.
+    #[schema(example = "active")]
+    pub status: Option<String>,
+    /// Only when creating: pieces of its only variant.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub stock: Option<i64>,
+    /// Only when creating, by an admin: whose it is.
+    #[schema(format = "uuid")]
+    pub seller_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = Price)]
+pub struct PriceDraft {
+    /// A decimal with at most the currency's own digits, less than 10^12.
+    #[schema(required, nullable = false, pattern = r"^\d{1,12}(\.\d{1,3})?$", example = "129.99")]
+    pub amount: Option<String>,
+    /// ISO 4217; `RSD` unless given.
+    #[schema(pattern = "^[A-Z]{3}$", example = "RSD")]
+    pub currency: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct AttributeDraft {
+    #[schema(required, nullable = false, min_length = 1, max_length = 100, example = "weight")]
+    pub name: Option<String>,
+    #[schema(required, nullable = false, max_length = 8_000, example = "250")]
+    pub value: Option<String>,
+    #[schema(min_length = 1, max_length = 20, example = "g")]
+    pub unit: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+pub struct LocationDraft {
+    /// ISO 3166-1 alpha-2.
+    #[schema(pattern = "^[A-Z]{2}$", example = "RS")]
+    pub country: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
+    pub city: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
+    pub address: Option<String>,
+    pub point: Option<PointDraft>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+pub struct PointDraft {
+    #[schema(required, nullable = false, minimum = -90, maximum = 90)]
+    pub lat: Option<f64>,
+    #[schema(required, nullable = false, minimum = -180, maximum = 180)]
+    pub lon: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct ImageDraft {
+    /// An absolute http or https URL. It is stored and shown as it is, and never fetched.
+    #[schema(required, nullable = false, max_length = 2_048, example = "https://example.com/1.jpg")]
+    pub url: Option<String>,
+    #[schema(min_length = 1, max_length = 300)]
+    pub alt: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct VariantDraft {
+    /// Only when replacing: which variant of the listing this is.
+    #[schema(format = "uuid")]
+    pub id: Option<String>,
+    /// Unique within the listing.
+    #[schema(min_length = 1, max_length = 100)]
+    pub sku: Option<String>,
+    #[schema(min_length = 1, max_length = 100, example = "42")]
+    pub label: Option<String>,
+    /// Overrides the listing's price.
+    pub price: Option<PriceDraft>,
+}
+
+/// What the server sets by itself. It is in every listing that was read, so sending it back in a `PUT` is no mistake.
+const OF_LISTINGS: [&str; 6] = ["id", "version", "available", "created_at", "updated_at", "published_at"];
+const OF_VARIANTS: [&str; 1] = ["available"];
+const OF_IMAGES: [&str; 6] = ["id", "content_type", "width", "height", "position", "primary"];
+
+/// What a listing that was read holds besides what a client may set.
+fn is_server_owned(pointer: &str) -> bool {
+    let mut path = pointer.trim_start_matches('/').split('/');
+    match (path.next(), path.next(), path.next(), path.next()) {
+        (Some(member), None, ..) => OF_LISTINGS.contains(&member),
+        (Some("variants"), Some(_), Some(member), None) => OF_VARIANTS.contains(&member),
+        (Some("images"), Some(_), Some(member), None) => OF_IMAGES.contains(&member),
+        _ => false,
+    }
+}
+
+/// Unknown members of a draft, judged where what the server sets may be sent and is passed over (`PUT`).
+pub fn passing_over_server_owned(mut unknown: Vec<Fault>) -> Vec<Fault> {
+    unknown.retain(|fault| !is_server_owned(&fault.pointer));
+    unknown
+}
+
+/// Unknown members of a draft, judged where what the server sets must not be sent (`POST`, `PATCH`).
+pub fn refusing_server_owned(mut unknown: Vec<Fault>) -> Vec<Fault> {
+    for fault in unknown.iter_mut().filter(|fault| is_server_owned(&fault.pointer)) {
+        "is set by the server".clone_into(&mut fault.detail);
+    }
+    unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown(pointers: &[&str]) -> Vec<Fault> {
+        pointers.iter().map(|pointer| Fault::new(*pointer, "is not known here")).collect()
+    }
+
+    #[test]
+    fn a_listing_that_was_read_may_be_put_back() {
+        let read = ["/id", "/version", "/available", "/created_at", "/variants/3/available", "/images/0/id", "/images/0/primary"];
+        assert_eq!(passing_over_server_owned(unknown(&read)), []);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_told_everywhere() {
+        let odd = ["/colour", "/variants/0/colour", "/price/id", "/variants/0/price/available", "/location/version"];
+        assert_eq!(passing_over_server_owned(unknown(&odd)), unknown(&odd));
+    }
+
+    #[test]
+    fn a_create_is_told_what_the_server_sets() {
+        let told = refusing_server_owned(unknown(&["/id", "/colour"]));
+        assert_eq!(told, [Fault::new("/id", "is set by the server"), Fault::new("/colour", "is not known here")]);
+    }
+}

@@ -1,0 +1,80 @@
+//! Brings the database to the present schema, as its owner; says where it is.
+
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tracing::info;
+
+use crate::cli::{Migrate, MigrateWhat, Output};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+pub async fn migrate(settings: &Migrate) -> anyhow::Result<()> {
+    let options = PgConnectOptions::from_str(settings.url()?)?;
+    let mut database = options.connect().await.context("cannot connect to the database")?;
+    match settings.what {
+        None => apply(&mut database).await?,
+        Some(MigrateWhat::Status { output }) => show(&status(&mut database).await?, output)?,
+    }
+    database.close().await?;
+    Ok(())
+}
+
+/// Several may run at once: sqlx takes a lock, and the later ones find nothing left to do.
+async fn apply(database: &mut PgConnection) -> anyhow::Result<()> {
+    MIGRATIONS.run(database).await.context("a migration failed; those before it are applied")?;
+    let count = MIGRATIONS.iter().count();
+    info!(migrations = count, "The database has all {count} migrations");
+    Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    version: i64,
+    description: String,
+    state: State,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Applied,
+    Pending,
+    /// Applied, but its file has another content now.
+    Changed,
+}
+
+async fn status(database: &mut PgConnection) -> anyhow::Result<Vec<Status>> {
+    let table = MIGRATIONS.table_name.clone();
+    let there: bool = sqlx::query_scalar("select to_regclass($1) is not null").bind(&*table).fetch_one(&mut *database).await?;
+    let applied = if there { database.list_applied_migrations(&table).await? } else { Vec::new() };
+    let applied: BTreeMap<i64, _> = applied.into_iter().map(|migration| (migration.version, migration.checksum)).collect();
+    let state = |migration: &sqlx::migrate::Migration| match applied.get(&migration.version) {
+        None => State::Pending,
+        Some(checksum) if *checksum == migration.checksum => State::Applied,
+        Some(_) => State::Changed,
+    };
+    let all = MIGRATIONS.iter().map(|migration| Status {
+        version: migration.version,
+        description: migration.description.to_string(),
+        state: state(migration),
+    });
+    Ok(all.collect())
+}
+
+fn show(all: &[Status], output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(all)?),
+        Output::Text => {
+            for status in all {
+                println!("{:04}  {:<30} {:?}", status.version, status.description, status.state);
+            }
+        }
+    }
+    Ok(())
+}

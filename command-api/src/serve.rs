@@ -1,0 +1,89 @@
+//! The process that answers: its parts, and how they hang together.
+
+use std::str::FromStr as _;
+
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use service::clock::Clock;
+use service::http::HttpMetrics;
+use service::ops::{self, Check, Ops, Report};
+use service::run::{self, GRACE, Tasks};
+use service::serve::Drain;
+use service::telemetry;
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::cli::Serve;
+use crate::database::Database;
+use crate::http;
+use crate::metrics::{self, Metrics};
+use crate::outbox::Wake;
+use crate::relay::{self, Relay};
+
+/// Telemetry → dependencies → run → drain.
+pub async fn serve(settings: Serve) -> anyhow::Result<()> {
+    let telemetry = telemetry::init("command-api", &settings.log)?;
+    let nats_url = settings.nats_url()?;
+    let signer = settings.jwt.signing.signer(Clock::System)?;
+    let verifier = settings.jwt.verifier(signer.as_ref(), Clock::System)?;
+    let stop = run::stop_on_signal()?;
+
+    let mut registry = Registry::with_prefix("listings");
+    let options = PgConnectOptions::from_str(settings.database.expose())?.application_name("command-api");
+    let database = Database::new(&options, settings.database_max_connections);
+    metrics::watch_pools(&mut registry, &database);
+    let app = App {
+        database: database.clone(),
+        clock: Clock::System,
+        wake: Wake::default(),
+        metrics: Metrics::register(&mut registry),
+    };
+    let http_metrics = HttpMetrics::register(&mut registry);
+    let relay = nats_url.map(|nats_url| Relay {
+        database: options,
+        nats_url,
+        wake: app.wake.listen(),
+        status: relay::Status::default(),
+        metrics: relay::Metrics::register(&mut registry),
+    });
+
+    let seen = relay.as_ref().map(|relay| relay.status.clone());
+    let told = seen.clone();
+    let ready = database.clone();
+    let ops = Ops::new(
+        registry,
+        move || readiness(ready.clone(), seen.clone()),
+        move || std::future::ready(json!({ "relay": told.as_ref().map(relay::Status::to_json) })),
+    );
+    let lifecycle = ops.lifecycle();
+    let routes = http::routes(app, verifier, signer.map(|signer| signer.jwks()));
+    let routes = service::http::wrap(routes, http_metrics, lifecycle.clone());
+
+    let ops_listener = ops::bind(settings.ops.ops_addr).await?;
+    let http_listener = service::serve::bind("HTTP_ADDR", settings.http.http_addr).await?;
+    let mut tasks = Tasks::new();
+    tasks.spawn("http", service::serve::serve(http_listener, routes, lifecycle.clone(), Drain::default(), stop.clone()));
+    if let Some(relay) = relay {
+        tasks.spawn("relay", relay::run(relay, stop.clone()));
+    }
+    lifecycle.started();
+
+    // The operations port answers until everything else has ended.
+    let last = CancellationToken::new();
+    let ops = tokio::spawn(ops.serve(ops_listener, last.clone()));
+    let ended = run::until_stopped(tasks, stop, GRACE).await;
+    last.cancel();
+    ops.await??;
+    database.close().await;
+    telemetry.shutdown().await;
+    ended
+}
+
+/// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.
+async fn readiness(database: Database, relay: Option<relay::Status>) -> Report {
+    let asked = sqlx::query("select 1").execute(&database.single).await;
+    let mut checks = vec![Check::of("postgres", &asked)];
+    checks.extend(relay.iter().flat_map(relay::Status::checks));
+    Report::of(checks)
+}

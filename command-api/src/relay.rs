@@ -16,14 +16,20 @@
 
 // What a lane holds.
 mod broker;
+mod lane;
 mod ownership;
+
+// What it does with the events of its shards.
+mod batch;
+mod claim;
+mod publish;
+mod resolve;
+mod ship;
 mod wire;
 
-// What a lane does, in this order.
-mod claim;
-mod lane;
+// Whether the broker still has what it acknowledged.
 mod mark;
-mod resolve;
+mod repair;
 
 // How it is seen.
 mod metrics;

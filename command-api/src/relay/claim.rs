@@ -12,6 +12,9 @@ pub const BATCH_EVENTS: i64 = 500;
 /// … and at most about this many bytes of body; a single event may be larger.
 pub const BATCH_BYTES: i64 = 4 * 1024 * 1024;
 
+/// A gap is filled in steps of this many events: whatever their size, they fit in memory.
+const FILL_EVENTS: i64 = 20;
+
 /// An event of the journal, on its way.
 #[derive(Debug)]
 pub struct Event {
@@ -78,6 +81,25 @@ pub struct Claim {
     pub unknown: Vec<Unknown>,
 }
 
+impl Claim {
+    fn of(rows: Vec<Row>) -> Self {
+        let mut claim = Self::default();
+        for row in rows {
+            let (shard, seq) = (shard_of(row.aggregate_id), row.seq);
+            match claim.reached.iter_mut().find(|(known, _)| *known == shard) {
+                Some((_, reached)) => *reached = seq,
+                None => claim.reached.push((shard, seq)),
+            }
+            match row.read() {
+                Ok(event) => claim.events.push(event),
+                Err(unknown) => claim.unknown.push(unknown),
+            }
+        }
+        in_order(&mut claim.events);
+        claim
+    }
+}
+
 /// Reads the oldest unpublished events of these shards, each beyond its floor, leaving out some aggregates.
 ///
 /// Nothing is locked or marked: the session's advisory lock on the shard is the claim.
@@ -124,20 +146,7 @@ pub async fn claim(session: &mut Session, floors: &[(i16, i64)], without: &[Aggr
         })
         .await?;
 
-    let mut claim = Claim::default();
-    for row in rows {
-        let (shard, seq) = (shard_of(row.aggregate_id), row.seq);
-        match claim.reached.iter_mut().find(|(known, _)| *known == shard) {
-            Some((_, reached)) => *reached = seq,
-            None => claim.reached.push((shard, seq)),
-        }
-        match row.read() {
-            Ok(event) => claim.events.push(event),
-            Err(unknown) => claim.unknown.push(unknown),
-        }
-    }
-    in_order(&mut claim.events);
-    Ok(claim)
+    Ok(Claim::of(rows))
 }
 
 /// Puts the versions of each aggregate in order, in the places that the aggregate's events have.
@@ -165,7 +174,7 @@ pub async fn from_journal(session: &mut Session, key: AggregateKey, after: u64, 
                 key.id,
                 after,
                 before,
-                BATCH_EVENTS,
+                FILL_EVENTS,
             )
             .fetch_all(connection)
             .await
@@ -174,18 +183,63 @@ pub async fn from_journal(session: &mut Session, key: AggregateKey, after: u64, 
     Ok(rows.into_iter().filter_map(|row| row.read().ok()).collect())
 }
 
-/// The journal's event of that version.
-pub async fn journal_id(session: &mut Session, key: AggregateKey, version: u64) -> Result<Option<Uuid>, Broken> {
+/// The journal's event of each of these versions, in the same order.
+pub async fn journal_ids(session: &mut Session, wanted: &[(AggregateKey, u64)]) -> Result<Vec<Option<Uuid>>, Broken> {
+    let names: Vec<String> = wanted.iter().map(|(key, _)| key.aggregate.to_string()).collect();
+    let ids: Vec<Uuid> = wanted.iter().map(|(key, _)| key.id).collect();
+    let versions: Vec<i64> = wanted.iter().map(|(_, version)| version.cast_signed()).collect();
     session
         .run(async |connection| {
             sqlx::query_scalar!(
-                "select event_id from command.events where aggregate = $1 and aggregate_id = $2 and version = $3",
-                key.aggregate.as_str(),
-                key.id,
-                version.cast_signed(),
+                r#"select e.event_id as "event_id?"
+                     from unnest($1::text[], $2::uuid[], $3::bigint[]) with ordinality as wanted (aggregate, id, version, n)
+                     left join command.events e
+                       on e.aggregate = wanted.aggregate and e.aggregate_id = wanted.id and e.version = wanted.version
+                    order by wanted.n"#,
+                &names,
+                &ids,
+                &versions,
             )
-            .fetch_optional(connection)
+            .fetch_all(connection)
             .await
         })
         .await
+}
+
+/// The highest row of the journal.
+pub async fn journal_end(session: &mut Session) -> Result<i64, Broken> {
+    session
+        .run(async |connection| {
+            sqlx::query_scalar!(r#"select coalesce(max(seq), 0) as "seq!" from command.events"#).fetch_one(connection).await
+        })
+        .await
+}
+
+/// The journal's events of these shards from `after` up to `end`, the oldest first: some of them, none only if there are none.
+pub async fn journal_of(session: &mut Session, shards: &[i16], after: i64, end: i64) -> Result<Claim, Broken> {
+    let shards: Vec<i32> = shards.iter().copied().map(i32::from).collect();
+    let rows = session
+        .run(async |connection| {
+            sqlx::query_as!(
+                Row,
+                r#"
+                with head as materialized (
+                    select seq, octet_length(body) as size from command.events
+                     where seq > $1 and seq <= $2 and (get_byte(uuid_send(aggregate_id), 15) % $3) = any($4) order by seq limit $5),
+                sized as (select seq, sum(size) over (order by seq) as bytes, row_number() over (order by seq) as n from head)
+                select e.seq, e.aggregate, e.aggregate_id, e.version, e.event_id, e.headers::text as "headers!", e.body
+                  from sized join command.events e on e.seq = sized.seq where sized.bytes <= $6 or sized.n = 1 order by e.seq
+                "#,
+                after,
+                end,
+                i32::from(super::SHARDS),
+                &shards,
+                BATCH_EVENTS,
+                BATCH_BYTES,
+            )
+            .fetch_all(connection)
+            .await
+        })
+        .await?;
+    Ok(Claim::of(rows))
 }

@@ -1,7 +1,8 @@
-//! One lane: take shards, claim their events, publish, settle; again and again, until something breaks.
+//! One lane: take shards, claim their events, ship them; again and again, until something breaks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::AggregateKey;
@@ -10,12 +11,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
-use super::broker::{Answer, Broker};
-use super::claim::{Claim, Event, claim, from_journal, journal_id};
-use super::mark::{self, Kept, Mark};
+use super::broker::Broker;
+use super::claim::{Event, claim};
+use super::mark::{self, Kept};
 use super::ownership::Session;
-use super::resolve::{Last, Step, next_step};
+use super::resolve::Stored;
+use super::ship::Acknowledged;
 use super::status::Aside;
 use super::{Broken, Metrics, RETRY_FIRST, RETRY_LAST, Status};
 
@@ -29,9 +32,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A few shards at a time, so that the processes that are left share what a dead one owned.
 const TAKE_AT_ONCE: usize = 2;
 const TAKE_EVERY: Duration = Duration::from_millis(100);
-
-/// Looks at the subject and acts; more often than this means that somebody else publishes to it all the time.
-const SETTLE_TRIES: u32 = 5;
 
 const ASIDE_FIRST: Duration = Duration::from_secs(1);
 const ASIDE_LAST: Duration = Duration::from_secs(60);
@@ -67,29 +67,27 @@ pub async fn run(plan: Plan, stop: CancellationToken) {
 
 async fn attempt(plan: &Plan, stop: &CancellationToken, retry: &mut Duration) -> Result<(), Broken> {
     // The broker first: a process that cannot publish must not keep shards from one that can.
-    let Some(opened) = stop
-        .run_until_cancelled(async {
-            Ok::<_, Broken>((Broker::connect(&plan.nats_url).await?, Session::open(&plan.database).await?))
-        })
-        .await
-    else {
+    let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_url).await?, Session::open(&plan.database).await?)) };
+    let Some(opened) = stop.run_until_cancelled(opening).await else {
         return Ok(());
     };
     let (broker, session) = opened?;
     let mut lane = Lane {
         plan,
-        broker,
+        stop,
+        broker: Arc::new(broker),
         session,
         owned: BTreeMap::new(),
         tips: HashMap::new(),
         aside: HashMap::new(),
-        wake: plan.wake.clone(),
+        unknown: HashSet::new(),
+        acknowledged: Acknowledged::default(),
+        newest: 0,
         swept: Instant::now(),
-        take_next: 0,
+        tried: 0,
     };
     plan.status.working(plan.number);
-    *retry = RETRY_FIRST;
-    let outcome = lane.work(stop).await;
+    let outcome = lane.work(retry).await;
     // A session that is lost has nothing to release.
     if !matches!(outcome, Err(Broken::Session(_))) {
         lane.session.close().await;
@@ -97,245 +95,140 @@ async fn attempt(plan: &Plan, stop: &CancellationToken, retry: &mut Duration) ->
     outcome
 }
 
-/// The last message of an aggregate's subject, proven to be the journal's.
-#[derive(Debug, Clone, Copy)]
-struct Tip {
-    version: u64,
-    sequence: u64,
-}
-
-struct SetAside {
+pub struct SetAside {
     until: Instant,
     pause: Duration,
 }
 
-struct Lane<'a> {
-    plan: &'a Plan,
-    broker: Broker,
-    session: Session,
-    /// The shards that the session holds the locks of, each with the last row seen.
-    owned: BTreeMap<i16, i64>,
-    tips: HashMap<AggregateKey, Tip>,
-    aside: HashMap<AggregateKey, SetAside>,
-    wake: watch::Receiver<()>,
+/// What a lane holds, and has learned while it held it.
+pub struct Lane<'a> {
+    pub plan: &'a Plan,
+    pub stop: &'a CancellationToken,
+    pub broker: Arc<Broker>,
+    pub session: Session,
+    /// The shards that the session has the locks of, each with the last row seen.
+    pub owned: BTreeMap<i16, i64>,
+    pub tips: HashMap<AggregateKey, Stored>,
+    pub aside: HashMap<AggregateKey, SetAside>,
+    unknown: HashSet<Uuid>,
+    /// What the broker has acknowledged, and the outbox still holds.
+    pub acknowledged: Acknowledged,
+    /// The highest sequence that was acknowledged to this connection.
+    pub newest: u64,
     swept: Instant,
-    take_next: usize,
-}
-
-/// What became of one event.
-enum Settled {
-    Stored(Mark),
-    Aside { reason: String, diverged: bool },
+    /// How often shards were tried, so that each gets its turn.
+    tried: usize,
 }
 
 impl Lane<'_> {
-    async fn work(&mut self, stop: &CancellationToken) -> Result<(), Broken> {
-        let mut taken = Instant::now().checked_sub(TAKE_EVERY).unwrap_or_else(Instant::now);
-        while !stop.is_cancelled() {
+    async fn work(&mut self, retry: &mut Duration) -> Result<(), Broken> {
+        let mut wake = self.plan.wake.clone();
+        let mut next_take = Instant::now();
+        let mut prefetched: Option<Vec<Event>> = None;
+        while !self.stop.is_cancelled() {
             self.broker.check_connected()?;
-            if self.owned.len() < self.plan.shards.len() && taken.elapsed() >= TAKE_EVERY {
+            if self.owned.len() < self.plan.shards.len() && Instant::now() >= next_take {
                 self.take().await?;
-                taken = Instant::now();
+                next_take = Instant::now() + TAKE_EVERY;
             }
-            if self.swept.elapsed() >= SWEEP {
-                self.broker.check_same_stream().await?;
-                self.owned.values_mut().for_each(|floor| *floor = 0);
-                self.swept = Instant::now();
-            }
-            let claimed = self.claim().await?;
-            if claimed.reached.is_empty() {
-                self.idle(stop).await?;
+            let events = match prefetched.take() {
+                Some(events) => events,
+                None => {
+                    // A sweep reads what a batch in flight has read already: it waits until that is deleted.
+                    self.settle().await?;
+                    if self.swept.elapsed() >= SWEEP {
+                        self.broker.check_same_stream().await?;
+                        self.owned.values_mut().for_each(|floor| *floor = 0);
+                        self.swept = Instant::now();
+                    }
+                    self.claim().await?
+                }
+            };
+            if events.is_empty() {
+                self.settle().await?;
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = self.broker.lost().cancelled() => {}
+                    () = sleep(POLL) => {}
+                    () = async { if wake.changed().await.is_err() { pending::<()>().await } } => {}
+                }
             } else {
-                self.ship(claimed).await?;
+                let ahead = !self.stop.is_cancelled() && self.swept.elapsed() < SWEEP;
+                prefetched = self.ship(events, ahead).await?;
+                *retry = RETRY_FIRST;
             }
         }
-        Ok(())
+        self.settle().await
     }
 
     /// Takes a few of the shards that nobody owns, and makes sure that the stream has what it acknowledged for them.
     async fn take(&mut self) -> Result<(), Broken> {
         let missing: Vec<i16> = self.plan.shards.iter().copied().filter(|shard| !self.owned.contains_key(shard)).collect();
-        self.take_next = (self.take_next + TAKE_AT_ONCE) % missing.len();
+        self.tried += TAKE_AT_ONCE;
         let wanted: Vec<i16> =
-            missing.iter().cycle().skip(self.take_next).take(TAKE_AT_ONCE.min(missing.len())).copied().collect();
-        for shard in self.session.try_take(&wanted).await? {
+            missing.iter().cycle().skip(self.tried % missing.len()).take(TAKE_AT_ONCE.min(missing.len())).copied().collect();
+        let mut lost = self.check_marks(&wanted).await?;
+        if !lost.is_empty() {
+            // What lost one shard's events has most likely lost the others' too: one reading of the journal for all.
+            let rest: Vec<i16> = missing.into_iter().filter(|shard| !wanted.contains(shard)).collect();
+            lost.extend(self.check_marks(&rest).await?);
+            self.repair(&lost).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes those of these shards that are free. Returns the ones whose events the stream has lost; the others are owned.
+    async fn check_marks(&mut self, wanted: &[i16]) -> Result<Vec<(i16, String)>, Broken> {
+        let mut lost = Vec::new();
+        for shard in self.session.try_take(wanted).await? {
             let mark = match mark::check(&mut self.session, &self.broker, shard).await? {
                 Kept::Unmarked => None,
                 Kept::All(mark) => Some(mark),
-                Kept::Lost(why) => return Err(Broken::Waiting(format!("shard {shard}: {why}"))),
+                Kept::Lost(why) => {
+                    lost.push((shard, why));
+                    continue;
+                }
             };
             self.owned.insert(shard, 0);
             self.plan.status.owns(shard, mark);
             info!(relay.shard = shard, relay.lane = self.plan.number, "Took shard {shard}");
         }
-        Ok(())
+        Ok(lost)
     }
 
-    async fn claim(&mut self) -> Result<Claim, Broken> {
+    /// The next unpublished events of the shards that are owned.
+    pub async fn claim(&mut self) -> Result<Vec<Event>, Broken> {
         if self.owned.is_empty() {
             self.session.ping_if_due().await?;
-            return Ok(Claim::default());
+            return Ok(Vec::new());
         }
         let floors: Vec<(i16, i64)> = self.owned.iter().map(|(shard, floor)| (*shard, *floor)).collect();
-        let now = Instant::now();
-        let without: Vec<AggregateKey> = self.aside.iter().filter(|(_, aside)| aside.until > now).map(|(key, _)| *key).collect();
+        let without: Vec<AggregateKey> = self.aside.keys().copied().filter(|key| self.is_aside(key)).collect();
         let claimed = claim(&mut self.session, &floors, &without).await?;
-        for (shard, seq) in &claimed.reached {
-            self.owned.insert(*shard, *seq);
-        }
-        for unknown in &claimed.unknown {
-            warn!(aggregate = unknown.aggregate, aggregate.id = %unknown.id, "Left an event of a newer program in the outbox");
-        }
-        Ok(claimed)
-    }
-
-    async fn idle(&mut self, stop: &CancellationToken) -> Result<(), Broken> {
-        let Self { wake, broker, .. } = self;
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = broker.lost().cancelled() => {}
-            () = sleep(POLL) => {}
-            () = async { if wake.changed().await.is_err() { pending::<()>().await } } => {}
-        }
-        Ok(())
-    }
-
-    /// Publishes what was claimed, then deletes what the broker is proven to hold.
-    async fn ship(&mut self, claimed: Claim) -> Result<(), Broken> {
-        let mut done = Vec::with_capacity(claimed.events.len());
-        let mut marks: BTreeMap<i16, Mark> = BTreeMap::new();
-        let now = Instant::now();
-        for event in &claimed.events {
-            // An event behind one that was set aside a moment ago.
-            if self.aside.get(&event.key).is_some_and(|aside| aside.until > now) {
-                continue;
-            }
-            match self.settle(event).await? {
-                Settled::Stored(mark) => {
-                    if self.aside.remove(&event.key).is_some() {
-                        self.plan.status.taken_back(&event.key);
-                    }
-                    done.push((event.shard(), event.seq));
-                    let newest = marks.entry(event.shard()).or_insert(mark);
-                    if newest.sequence <= mark.sequence {
-                        *newest = mark;
-                    }
-                }
-                Settled::Aside { reason, diverged } => self.set_aside(event, reason, diverged),
+        self.owned.extend(claimed.reached);
+        for unknown in claimed.unknown {
+            if self.unknown.insert(unknown.id) {
+                warn!(aggregate.id = %unknown.id, "Left an event of {} {} for a newer program", unknown.aggregate, unknown.id);
             }
         }
-        let marks: Vec<(i16, Mark)> = marks.into_iter().collect();
-        mark::settle(&mut self.session, self.broker.stream_created(), &done, &marks).await?;
-        self.plan.metrics.published(done.len());
-        for (shard, mark) in marks {
-            self.plan.status.owns(shard, Some(mark));
-        }
-        Ok(())
+        Ok(claimed.events)
     }
 
-    fn set_aside(&mut self, event: &Event, reason: String, diverged: bool) {
-        let pause = self.aside.get(&event.key).map_or(ASIDE_FIRST, |aside| (aside.pause * 2).min(ASIDE_LAST));
-        warn!(aggregate = %event.key, version = event.version, diverged, retry_ms = pause.as_millis(), "Set {} aside: {reason}", event.key);
-        self.aside.insert(event.key, SetAside { until: Instant::now() + pause, pause });
-        self.plan.status.set_aside(event.key, Aside { shard: event.shard(), diverged, reason });
+    pub fn is_aside(&self, key: &AggregateKey) -> bool {
+        self.aside.get(key).is_some_and(|aside| aside.until > Instant::now())
     }
 
-    /// Makes sure that the stream holds one event, or says why not.
-    async fn settle(&mut self, event: &Event) -> Result<Settled, Broken> {
-        let subject = event.key.subject();
-        let mut message_id = event.event_id.to_string();
-        let mut expected = match self.tips.get(&event.key) {
-            Some(tip) if tip.version + 1 == event.version => Some(tip.sequence),
-            None if event.version == 1 => Some(0),
-            Some(_) | None => None,
-        };
-        for _ in 0..SETTLE_TRIES {
-            if let Some(sequence) = expected.take() {
-                match self.publish(event, &message_id, sequence).await? {
-                    Ok(mark) => return Ok(Settled::Stored(mark)),
-                    Err(Unstored::Contradicted) => {}
-                    Err(Unstored::Duplicate) => message_id = self.broker.repair_id(event.event_id),
-                    Err(Unstored::Refused(reason)) => return Ok(Settled::Aside { reason, diverged: false }),
-                }
-            }
-            self.session.ping_if_due().await?;
-            let last = self.broker.last(&subject).await?;
-            let journal = match last {
-                Last::Event { version, .. } => journal_id(&mut self.session, event.key, version).await?,
-                Last::Nothing | Last::Foreign { .. } => None,
-            };
-            match next_step(event.version, last, journal) {
-                Step::Publish { expected: sequence } => expected = Some(sequence),
-                Step::FillGap { after, expected: sequence } => match self.fill(event, after, sequence).await? {
-                    Filled::To(sequence) => expected = Some(sequence),
-                    Filled::LookAgain => {}
-                    Filled::Cannot(reason) => return Ok(Settled::Aside { reason, diverged: false }),
-                },
-                Step::AlreadyThere { sequence, version, event_id } => {
-                    self.remember(event.key, Tip { version, sequence });
-                    return Ok(Settled::Stored(Mark { key: event.key, version, event_id, sequence }));
-                }
-                Step::Diverged(divergence) => return Ok(Settled::Aside { reason: divergence.to_string(), diverged: true }),
-            }
-        }
-        Ok(Settled::Aside { reason: format!("somebody else keeps publishing to {subject}"), diverged: false })
+    pub fn set_aside(&mut self, key: AggregateKey, shard: i16, reason: String, diverged: bool) {
+        let pause = self.aside.get(&key).map_or(ASIDE_FIRST, |aside| (aside.pause * 2).min(ASIDE_LAST));
+        warn!(aggregate.name = %key.aggregate, aggregate.id = %key.id, diverged, retry_ms = pause.as_millis(), "Set {key} aside: {reason}");
+        self.aside.insert(key, SetAside { until: Instant::now() + pause, pause });
+        self.plan.status.set_aside(key, Aside { shard, diverged, reason });
     }
 
-    /// Publishes the versions between what the stream has and this event, from the journal.
-    async fn fill(&mut self, event: &Event, after: u64, expected: u64) -> Result<Filled, Broken> {
-        let (mut version, mut sequence) = (after, expected);
-        info!(aggregate = %event.key, after, before = event.version, "Filling a gap of {} from the journal", event.key);
-        while version + 1 < event.version {
-            let missing = from_journal(&mut self.session, event.key, version, event.version).await?;
-            if missing.is_empty() {
-                return Ok(Filled::Cannot(format!("the journal lacks version {}", version + 1)));
-            }
-            for event in &missing {
-                if event.version != version + 1 {
-                    return Ok(Filled::Cannot(format!("the journal lacks version {}", version + 1)));
-                }
-                let message_id = self.broker.repair_id(event.event_id);
-                match self.publish(event, &message_id, sequence).await? {
-                    Ok(mark) => (version, sequence) = (mark.version, mark.sequence),
-                    Err(Unstored::Contradicted | Unstored::Duplicate) => return Ok(Filled::LookAgain),
-                    Err(Unstored::Refused(reason)) => return Ok(Filled::Cannot(reason)),
-                }
-                self.session.ping_if_due().await?;
-            }
-        }
-        Ok(Filled::To(sequence))
-    }
-
-    async fn publish(&mut self, event: &Event, message_id: &str, expected: u64) -> Result<Result<Mark, Unstored>, Broken> {
-        let answer = self.session.keep_while(self.broker.publish(event, message_id, expected)).await??;
-        Ok(match answer {
-            Answer::Stored { sequence } => {
-                self.remember(event.key, Tip { version: event.version, sequence });
-                Ok(Mark { key: event.key, version: event.version, event_id: event.event_id, sequence })
-            }
-            Answer::Contradicted => Err(Unstored::Contradicted),
-            Answer::Duplicate => Err(Unstored::Duplicate),
-            Answer::Refused(reason) => Err(Unstored::Refused(reason)),
-            Answer::Waiting(reason) => return Err(Broken::Waiting(reason)),
-        })
-    }
-
-    fn remember(&mut self, key: AggregateKey, tip: Tip) {
+    pub fn remember(&mut self, key: AggregateKey, tip: Stored) {
         if self.tips.len() >= TIPS_KEPT {
             self.tips.clear();
         }
         self.tips.insert(key, tip);
     }
-}
-
-enum Unstored {
-    Contradicted,
-    Duplicate,
-    Refused(String),
-}
-
-enum Filled {
-    To(u64),
-    LookAgain,
-    Cannot(String),
 }

@@ -10,15 +10,13 @@ use uuid::Uuid;
 use super::Broken;
 use super::broker::Broker;
 use super::ownership::Session;
-use super::resolve::Last;
+use super::resolve::{Last, Stored};
 
 /// An event that the stream holds, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub key: AggregateKey,
-    pub version: u64,
-    pub event_id: Uuid,
-    pub sequence: u64,
+    pub stored: Stored,
 }
 
 /// Deletes rows that the broker has acknowledged, and remembers the last of each shard: one statement, both or neither.
@@ -30,10 +28,10 @@ pub async fn settle(
 ) -> Result<(), Broken> {
     let (shards, seqs): (Vec<i16>, Vec<i64>) = done.iter().copied().unzip();
     let marked: Vec<i16> = marks.iter().map(|(shard, _)| *shard).collect();
-    let sequences: Vec<i64> = marks.iter().map(|(_, mark)| mark.sequence.cast_signed()).collect();
+    let sequences: Vec<i64> = marks.iter().map(|(_, mark)| mark.stored.sequence.cast_signed()).collect();
     let subjects: Vec<String> = marks.iter().map(|(_, mark)| mark.key.subject()).collect();
-    let versions: Vec<i64> = marks.iter().map(|(_, mark)| mark.version.cast_signed()).collect();
-    let event_ids: Vec<Uuid> = marks.iter().map(|(_, mark)| mark.event_id).collect();
+    let versions: Vec<i64> = marks.iter().map(|(_, mark)| mark.stored.version.cast_signed()).collect();
+    let event_ids: Vec<Uuid> = marks.iter().map(|(_, mark)| mark.stored.event_id).collect();
     session
         .run(async |connection| {
             sqlx::query!(
@@ -91,25 +89,24 @@ pub async fn check(session: &mut Session, broker: &Broker, shard: i16) -> Result
             row.subject
         )));
     };
-    let mark = Mark { key, version: row.version.cast_unsigned(), event_id: row.event_id, sequence: row.seq.cast_unsigned() };
-    let at_mark = broker.at(mark.sequence).await?;
+    let stored = Stored { version: row.version.cast_unsigned(), event_id: row.event_id, sequence: row.seq.cast_unsigned() };
+    let at_mark = broker.at(stored.sequence).await?;
     let last = match at_mark {
         // The stream keeps a number of messages per subject: the marked one may have made room for later ones.
         None => broker.last(&row.subject).await?,
         Some(_) => Last::Nothing,
     };
-    Ok(kept(mark, at_mark.map(|(message, _)| message), last))
+    Ok(kept(Mark { key, stored }, at_mark.map(|(message, _)| message), last))
 }
 
 /// The rule of [`check`].
 fn kept(mark: Mark, at_mark: Option<Last>, last: Last) -> Kept {
+    let Stored { version, event_id, sequence } = mark.stored;
     match (at_mark, last) {
-        (Some(Last::Event { event_id, .. }), _) if event_id == mark.event_id => Kept::All(mark),
-        (Some(_), _) => Kept::Lost(format!("sequence {} holds another message than event {}", mark.sequence, mark.event_id)),
-        (None, Last::Event { version, .. }) if version >= mark.version => Kept::All(mark),
-        (None, _) => {
-            Kept::Lost(format!("event {} at sequence {} is gone, and nothing newer is there", mark.event_id, mark.sequence))
-        }
+        (Some(Last::Event(there)), _) if there.event_id == event_id => Kept::All(mark),
+        (Some(_), _) => Kept::Lost(format!("sequence {sequence} holds another message than event {event_id}")),
+        (None, Last::Event(newer)) if newer.version >= version => Kept::All(mark),
+        (None, _) => Kept::Lost(format!("event {event_id} at sequence {sequence} is gone, and nothing newer is there")),
     }
 }
 
@@ -119,8 +116,9 @@ mod tests {
 
     #[test]
     fn only_the_event_itself_or_a_newer_one_proves_that_nothing_was_lost() {
-        let mark = Mark { key: AggregateKey::stock(Uuid::from_u128(9)), version: 4, event_id: Uuid::from_u128(1), sequence: 70 };
-        let event = |version, id| Last::Event { sequence: 70, version, event_id: Uuid::from_u128(id) };
+        let stored = |version, id| Stored { version, event_id: Uuid::from_u128(id), sequence: 70 };
+        let mark = Mark { key: AggregateKey::stock(Uuid::from_u128(9)), stored: stored(4, 1) };
+        let event = |version, id| Last::Event(stored(version, id));
         for (at_mark, last, whole) in [
             (Some(event(4, 1)), Last::Nothing, true),
             (Some(event(4, 2)), Last::Nothing, false),

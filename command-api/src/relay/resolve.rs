@@ -5,16 +5,20 @@
 
 use uuid::Uuid;
 
+/// An event in the stream, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    pub version: u64,
+    pub event_id: Uuid,
+    pub sequence: u64,
+}
+
 /// The last message of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Last {
     Nothing,
-    /// One of ours: it says which event it is, and which version.
-    Event {
-        sequence: u64,
-        version: u64,
-        event_id: Uuid,
-    },
+    /// It says which event it is, and which version; whether that is true, the journal knows.
+    Event(Stored),
     /// Without a version that can be read: somebody else wrote it.
     Foreign {
         sequence: u64,
@@ -29,7 +33,7 @@ pub enum Step {
     /// Publish the versions after this one from the journal, expecting this sequence, then look again.
     FillGap { after: u64, expected: u64 },
     /// The stream holds it, or a later event of the same history.
-    AlreadyThere { sequence: u64, version: u64, event_id: Uuid },
+    AlreadyThere(Stored),
     /// Stream and journal tell different histories of this aggregate: stop, delete nothing.
     Diverged(Divergence),
 }
@@ -49,14 +53,14 @@ pub fn next_step(version: u64, last: Last, journal: Option<Uuid>) -> Step {
         Last::Nothing => Step::FillGap { after: 0, expected: 0 },
         // Whatever it is, it is not a version of this aggregate; a second copy is harmless by version.
         Last::Foreign { sequence } => Step::Publish { expected: sequence },
-        Last::Event { sequence, version: stored, event_id } => match journal {
-            None => Step::Diverged(Divergence::JournalLacks { version: stored }),
-            Some(journal) if journal != event_id => {
-                Step::Diverged(Divergence::OtherEvent { version: stored, stream: event_id, journal })
+        Last::Event(last) => match journal {
+            None => Step::Diverged(Divergence::JournalLacks { version: last.version }),
+            Some(journal) if journal != last.event_id => {
+                Step::Diverged(Divergence::OtherEvent { version: last.version, stream: last.event_id, journal })
             }
-            Some(_) if stored >= version => Step::AlreadyThere { sequence, version: stored, event_id },
-            Some(_) if stored + 1 == version => Step::Publish { expected: sequence },
-            Some(_) => Step::FillGap { after: stored, expected: sequence },
+            Some(_) if last.version >= version => Step::AlreadyThere(last),
+            Some(_) if last.version + 1 == version => Step::Publish { expected: last.sequence },
+            Some(_) => Step::FillGap { after: last.version, expected: last.sequence },
         },
     }
 }
@@ -69,12 +73,12 @@ mod tests {
     const OTHER: Uuid = Uuid::from_u128(2);
 
     fn stored(version: u64) -> Last {
-        Last::Event { sequence: 70, version, event_id: OURS }
+        Last::Event(Stored { sequence: 70, version, event_id: OURS })
     }
 
     #[test]
     fn every_answer_has_one_next_step() {
-        let there = |version| Step::AlreadyThere { sequence: 70, version, event_id: OURS };
+        let there = |version| Step::AlreadyThere(Stored { sequence: 70, version, event_id: OURS });
         for (held, last, journal, expected) in [
             // An empty subject.
             (1, Last::Nothing, None, Step::Publish { expected: 0 }),

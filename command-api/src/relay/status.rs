@@ -107,7 +107,7 @@ impl Status {
                     "state": if known.repairs.contains_key(&shard) { "repairing" } else { "owned" },
                     "repair": known.repairs.get(&shard),
                     "mark": mark.map(|mark| json!({
-                        "sequence": mark.sequence, "subject": mark.key.subject(), "version": mark.version, "event_id": mark.event_id,
+                        "sequence": mark.stored.sequence, "subject": mark.key.subject(), "version": mark.stored.version, "event_id": mark.stored.event_id,
                     })),
                 }),
             })

@@ -4,6 +4,8 @@ mod answer;
 mod listings;
 mod next_page;
 mod search;
+mod parameters;
+mod stock;
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::app::App;
 /// How long each route may take.
 const GET: Duration = Duration::from_secs(5);
 const SEARCH: Duration = Duration::from_secs(8);
+const STOCK: Duration = Duration::from_secs(3);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -57,13 +60,12 @@ pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
 }
 
 fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi()).nest(
-        "/api/v1",
-        OpenApiRouter::new()
-            .routes(routes!(listings::get_listing).layer(deadline(GET)))
-            .routes(routes!(search::search_listings).layer(deadline(SEARCH)))
-            .routes(routes!(search::search).layer(deadline(SEARCH))),
-    )
+    let routes = OpenApiRouter::new()
+        .routes(routes!(listings::get_listing).layer(deadline(GET)))
+        .routes(routes!(search::search_listings).layer(deadline(SEARCH)))
+        .routes(routes!(search::search).layer(deadline(SEARCH)))
+        .routes(routes!(stock::get_stock).layer(deadline(STOCK)));
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", routes)
 }
 
 /// The OpenAPI document that `/openapi.json` serves.

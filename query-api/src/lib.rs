@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod filters;
 pub mod get_listing;
 pub mod search;
+pub mod get_stock;
 pub mod visibility;
 
 // 3. From this process, or by a store that has what the caller has seen.

@@ -8,6 +8,7 @@ use service::http::{ETag, Header, IfNoneMatch, Path};
 use service::problem::Problem;
 
 use super::answer;
+use super::parameters::NoParameters;
 use crate::app::App;
 use crate::consistency::Consistency;
 use crate::get_listing::{self, GetListingError};
@@ -42,6 +43,7 @@ pub async fn get_listing(
     State(app): State<App>,
     visitor: Visitor,
     Path(id): Path<ListingId>,
+    _: NoParameters,
     consistency: Consistency,
     known: Header<IfNoneMatch>,
 ) -> Result<Response, Problem> {

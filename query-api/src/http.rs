@@ -25,6 +25,7 @@ use crate::app::App;
 /// How long each route may take.
 const GET: Duration = Duration::from_secs(5);
 const SEARCH: Duration = Duration::from_secs(8);
+const LIST: Duration = Duration::from_secs(5);
 const STOCK: Duration = Duration::from_secs(3);
 
 #[derive(OpenApi)]
@@ -64,6 +65,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(listings::get_listing).layer(deadline(GET)))
         .routes(routes!(search::search_listings).layer(deadline(SEARCH)))
         .routes(routes!(search::search).layer(deadline(SEARCH)))
+        .routes(routes!(listings::list_listings).layer(deadline(LIST)))
         .routes(routes!(stock::get_stock).layer(deadline(STOCK)));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", routes)
 }

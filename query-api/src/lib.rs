@@ -9,6 +9,7 @@ pub mod filters;
 pub mod get_listing;
 pub mod search;
 pub mod get_stock;
+pub mod list_listings;
 pub mod visibility;
 
 // 3. From this process, or by a store that has what the caller has seen.
@@ -19,6 +20,7 @@ pub mod page_cache;
 
 // 4. The stores, any of which may be away.
 pub mod breaker;
+pub mod catalog;
 pub mod database;
 pub mod dependency;
 pub mod generations;

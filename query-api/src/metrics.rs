@@ -18,7 +18,8 @@ use crate::redis_pages::REDIS;
 pub const PREFIX: &str = "listings";
 
 /// What the database is asked for.
-const OPERATIONS: [&str; 3] = ["get_listing", "get_stock", "generations"];
+const OPERATIONS: [&str; 7] =
+    ["get_listing", "get_stock", "list_listings", "search", "search_count", "consistency", "generations"];
 /// How a question to a dependency can fail.
 const FAILURES: [&str; 3] = ["failed", "refused", "timeout"];
 

@@ -1,17 +1,19 @@
 //! Listings over HTTP.
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use events::{Listing, ListingId};
 use service::bearer::Visitor;
-use service::http::{ETag, Header, IfNoneMatch, Path};
+use service::http::{ETag, Header, IfNoneMatch, Parameters, Path};
 use service::problem::Problem;
 
-use super::answer;
 use super::parameters::NoParameters;
+use super::{answer, next_page};
 use crate::app::App;
 use crate::consistency::Consistency;
+use crate::filters::FilterParameters;
 use crate::get_listing::{self, GetListingError};
+use crate::list_listings::{self, List, ListParameters, ListingPage};
 
 /// One listing
 ///
@@ -55,4 +57,44 @@ pub async fn get_listing(
         return Ok(answer::not_modified(etag, shown.audience, shown.freshness));
     }
     Ok(answer::versioned(page.body.clone(), etag, shown.audience, shown.freshness))
+}
+
+/// Listings
+///
+/// Those that are active and public, newest first. Whoever names themself as `seller_id` sees all of their own, whatever
+/// their status and visibility; admins see all of anyone's.
+#[utoipa::path(
+    get,
+    path = "/listings",
+    tag = "listings",
+    params(
+        FilterParameters,
+        ListParameters,
+        ("Consistency-Token" = Option<String>, Header, description = "Waits until the writes that it names are visible"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: an old answer will do"),
+    ),
+    responses(
+        (status = 200, description = "A page of listings", body = ListingPage, headers(
+            ("Link" = Option<String>, description = "The next page, `rel=\"next\"`"),
+            ("Stale" = Option<String>, description = "`?1` if it does not have what the token names")
+        )),
+        (status = 400, description = "A parameter or a header cannot be read", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The token is not believed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Lists cannot be had at the moment", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("bearer" = []))
+)]
+pub async fn list_listings(
+    State(app): State<App>,
+    visitor: Visitor,
+    OriginalUri(uri): OriginalUri,
+    parameters: Parameters,
+    consistency: Consistency,
+) -> Result<Response, Problem> {
+    let list = List::read(parameters, visitor.into())?;
+    let shown = list_listings::list_listings(&app, &list, &consistency).await?;
+    let body = serde_json::to_vec(&shown.page).map_err(|error| Problem::logged(&error.into()))?;
+    let mut response = answer::json(body.into(), shown.audience, shown.freshness);
+    next_page::link(response.headers_mut(), &uri, shown.page.next_cursor.as_deref());
+    Ok(response)
 }

@@ -3,8 +3,8 @@
 mod answer;
 mod listings;
 mod next_page;
-mod search;
 mod parameters;
+mod search;
 mod stock;
 
 use std::time::Duration;

@@ -7,9 +7,9 @@ pub mod http;
 pub mod cursor;
 pub mod filters;
 pub mod get_listing;
-pub mod search;
 pub mod get_stock;
 pub mod list_listings;
+pub mod search;
 pub mod visibility;
 
 // 3. From this process, or by a store that has what the caller has seen.

@@ -23,18 +23,23 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 pub use healthcheck::healthcheck;
 pub use lifecycle::{Lifecycle, Phase};
 pub use readiness::{Check, Report};
 
 use crate::problem::Problem;
+use crate::serve::serve_plainly;
 
 /// What Prometheus is told it gets.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A dependency that takes longer than this to answer is away, as far as anyone who asks is concerned.
 const REPORT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Nobody's question about a program that has ended is worth more.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 type Asked<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 
@@ -84,7 +89,9 @@ impl Ops {
 
     /// Answers until told to stop. It should be told last: while the program drains, somebody will want to know.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await?;
+        if let Err(cut_off) = serve_plainly(listener, self.router(), LAST_ANSWERS_WITHIN, stop).await {
+            debug!(error = %cut_off, "The operations port: {cut_off}");
+        }
         Ok(())
     }
 }
@@ -115,8 +122,11 @@ async fn ready(State(ops): State<Ops>) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-async fn status(State(ops): State<Ops>) -> Json<Value> {
-    Json((ops.status)().await)
+async fn status(State(ops): State<Ops>) -> Response {
+    match tokio::time::timeout(REPORT_WITHIN, (ops.status)()).await {
+        Ok(status) => Json(status).into_response(),
+        Err(_) => Problem::unavailable(format!("The program did not tell within {} s", REPORT_WITHIN.as_secs())).into_response(),
+    }
 }
 
 async fn metrics(State(ops): State<Ops>) -> Response {

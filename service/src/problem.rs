@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::{PartialSchema, ToSchema};
@@ -157,6 +157,8 @@ impl Problem {
         let mut response = (self.http_status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, MEDIA_TYPE);
+        // Without it caches may keep a 404 for as long as they like.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
@@ -216,5 +218,40 @@ impl ToSchema for Problem {
 
     fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>)>) {
         schemas.push((Fault::name().into_owned(), Fault::schema()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::OpenApi;
+
+    use super::*;
+
+    #[derive(OpenApi)]
+    #[openapi(components(schemas(Problem)))]
+    struct Document;
+
+    #[test]
+    fn the_schema_is_the_body() {
+        let schemas = serde_json::to_value(Document::openapi()).unwrap()["components"]["schemas"].clone();
+        let described = &schemas["Problem"]["properties"];
+        let full = Problem::invalid(vec![Fault::new("/a", "b")]);
+        let shown = Body { instance: Some("/x"), trace_id: Some("t"), ..full.body() };
+        for name in serde_json::to_value(shown).unwrap().as_object().unwrap().keys() {
+            assert!(described[name].is_object(), "{name} in {schemas}");
+        }
+        assert!(schemas["Fault"]["properties"]["pointer"].is_object(), "{schemas}");
+    }
+
+    #[test]
+    fn headers_say_when_and_how_to_come_back() {
+        let header =
+            |problem: Problem, name| problem.into_response().headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(header(Problem::unavailable("away"), RETRY_AFTER).as_deref(), Some("1"));
+        let soon = Problem::new(Kind::RateLimited, "slower").with_retry_after(Duration::from_millis(1500));
+        assert_eq!(header(soon, RETRY_AFTER).as_deref(), Some("2"), "never too early");
+        assert_eq!(header(Problem::conflict("no"), RETRY_AFTER), None);
+        assert_eq!(header(Problem::unauthenticated("who"), WWW_AUTHENTICATE).as_deref(), Some("Bearer"));
+        assert_eq!(header(Problem::not_found("gone"), CACHE_CONTROL).as_deref(), Some("no-store"));
     }
 }

@@ -1,25 +1,36 @@
 //! Serves HTTP so that a stop loses no request: unready first, then no new connections, then the rest is finished.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
+use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::unconstrained;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
 use crate::ops::Lifecycle;
 
-/// A caller who needs longer than this to send the head of a request is holding a connection, not using it.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may wait for the head of a request, between two of them as well. Longer than callers keep unused
+/// connections (reqwest: 90 s), so that they close them and not we, perhaps just as they send the next request.
+const HEAD_WITHIN: Duration = Duration::from_secs(100);
+
+/// When we stop, a connection that has not said anything yet may have a request on the way.
+const SILENT_WITHIN: Duration = Duration::from_secs(1);
+
+/// More connections than this do not wait in the queue of a socket (tokio listens with 1024).
+const QUEUE: usize = 1024;
 
 /// After a failed accept (usually: no file descriptors left) others need time to close theirs.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -61,45 +72,73 @@ pub async fn serve(
     drain: Drain,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Dropping the sender tells the connections to end; each holds a receiver for as long as it lives.
-    let (ending, connections) = watch::channel(());
-
-    accept_until(&listener, &routes, &connections, stop.cancelled()).await;
+    let connections = Connections::new(routes);
+    connections.accept_until(&listener, stop.cancelled()).await;
     lifecycle.drain();
     // Still serving: those who route requests to us have not noticed yet.
-    accept_until(&listener, &routes, &connections, tokio::time::sleep(drain.probe_period)).await;
-    // Whoever is in the queue of the socket already counts as connected. The stop must not lose them.
-    accept_until(&listener, &routes, &connections, std::future::ready(())).await;
-    drop(listener);
-
-    drop(connections);
-    let open = ending.receiver_count();
-    let _ = ending.send(());
-    debug!(connections = open, "Stopped accepting, {open} connections are open");
-    match timeout_at(Instant::now() + drain.grace, ending.closed()).await {
-        Ok(()) => Ok(()),
-        Err(_) => {
-            anyhow::bail!("{} connections were cut off {} s after the stop", ending.receiver_count(), drain.grace.as_secs())
-        }
-    }
+    connections.accept_until(&listener, tokio::time::sleep(drain.probe_period)).await;
+    connections.finish(listener, drain.grace).await
 }
 
-/// Accepts connections until `end`, and then those that are already waiting.
-async fn accept_until(listener: &TcpListener, routes: &Router, connections: &watch::Receiver<()>, end: impl Future<Output = ()>) {
-    tokio::pin!(end);
-    loop {
-        tokio::select! {
-            biased;
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    tokio::spawn(converse(stream, peer, routes.clone(), connections.clone()));
-                }
-                Err(error) => {
-                    warn!(error = %error, "Cannot accept a connection: {error}");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
-                }
-            },
-            () = &mut end => return,
+/// As [`serve`], for a port that nobody routes requests to.
+pub(crate) async fn serve_plainly(
+    listener: TcpListener,
+    routes: Router,
+    grace: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let connections = Connections::new(routes);
+    connections.accept_until(&listener, stop.cancelled()).await;
+    connections.finish(listener, grace).await
+}
+
+/// The open connections of one server. Each holds a receiver for as long as it lives, and ends when it is sent something.
+struct Connections {
+    routes: Router,
+    ending: watch::Sender<()>,
+}
+
+impl Connections {
+    fn new(routes: Router) -> Self {
+        Self { routes, ending: watch::Sender::new(()) }
+    }
+
+    fn begin(&self, stream: TcpStream, peer: SocketAddr) {
+        tokio::spawn(converse(stream, peer, self.routes.clone(), self.ending.subscribe()));
+    }
+
+    async fn accept_until(&self, listener: &TcpListener, end: impl Future<Output = ()>) {
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                // The end comes first: under a flood of connections there is always one more to accept.
+                biased;
+                () = &mut end => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.begin(stream, peer),
+                    Err(error) => {
+                        warn!(error = %error, "Cannot accept a connection: {error}");
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whoever is in the queue of the socket already counts as connected: the stop must not lose them. Then nobody else gets
+    /// in, and those who are finish.
+    async fn finish(self, listener: TcpListener, grace: Duration) -> anyhow::Result<()> {
+        for _ in 0..QUEUE {
+            match unconstrained(listener.accept()).now_or_never() {
+                Some(Ok((stream, peer))) => self.begin(stream, peer),
+                Some(Err(_)) | None => break,
+            }
+        }
+        drop(listener);
+        let _ = self.ending.send(());
+        match timeout(grace, self.ending.closed()).await {
+            Ok(()) => Ok(()),
+            Err(_) => anyhow::bail!("{} connections were cut off {grace:?} after the stop", self.ending.receiver_count()),
         }
     }
 }
@@ -109,7 +148,10 @@ async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut endin
     if let Err(error) = stream.set_nodelay(true) {
         debug!(error = %error, "Cannot set TCP_NODELAY: {error}");
     }
+    let spoken = Arc::new(AtomicBool::new(false));
+    let speaks = Arc::clone(&spoken);
     let routes = routes.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        speaks.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.map(axum::body::Body::new)
     });
@@ -124,6 +166,13 @@ async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut endin
         outcome = connection.as_mut() => return ended(outcome),
         _ = ending.changed() => connection.as_mut().graceful_shutdown(),
     }
+    if !spoken.load(Ordering::Relaxed) {
+        match timeout(SILENT_WITHIN, connection.as_mut()).await {
+            Ok(outcome) => return ended(outcome),
+            Err(_) if !spoken.load(Ordering::Relaxed) => return,
+            Err(_) => {}
+        }
+    }
     ended(connection.await);
 }
 
@@ -135,8 +184,6 @@ fn ended(outcome: hyper::Result<()>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::Notify;
@@ -156,7 +203,7 @@ mod tests {
     }
 
     /// A server with one route that waits until it is released.
-    async fn start() -> Running {
+    async fn start(drain: Drain) -> Running {
         let listener = bind("HTTP_ADDR", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -169,7 +216,7 @@ mod tests {
         let routes = Router::new().route("/wait", get(wait)).route("/", get(async || "here"));
         let (lifecycle, stop) = (Lifecycle::default(), CancellationToken::new());
         lifecycle.started();
-        let server = tokio::spawn(serve(listener, routes, lifecycle.clone(), QUICK, stop.clone()));
+        let server = tokio::spawn(serve(listener, routes, lifecycle.clone(), drain, stop.clone()));
         Running { addr, entered, release, lifecycle, stop, server }
     }
 
@@ -183,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_flight_is_finished_and_new_ones_are_answered_while_draining() {
-        let running = start().await;
+        let running = start(QUICK).await;
         let in_flight = tokio::spawn(ask(running.addr, "/wait"));
         running.entered.notified().await;
         running.stop.cancel();
@@ -199,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_connection_does_not_hold_up_the_stop() {
-        let running = start().await;
+        let running = start(QUICK).await;
         let mut idle = TcpStream::connect(running.addr).await.unwrap();
         idle.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
         let mut answer = [0; 15];
@@ -210,8 +257,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_silent_connection_does_not_fail_the_stop() {
+        let running = start(Drain { grace: SILENT_WITHIN * 3, ..QUICK }).await;
+        let silent = TcpStream::connect(running.addr).await.unwrap();
+        let mut half = TcpStream::connect(running.addr).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nhos").await.unwrap();
+        running.stop.cancel();
+        running.server.await.unwrap().unwrap();
+        drop(silent);
+    }
+
+    #[tokio::test]
     async fn a_request_that_does_not_end_is_cut_off_and_told() {
-        let running = start().await;
+        let running = start(QUICK).await;
         let in_flight = tokio::spawn(ask(running.addr, "/wait"));
         running.entered.notified().await;
         running.stop.cancel();

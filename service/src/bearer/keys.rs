@@ -52,7 +52,11 @@ pub(super) enum Found {
     Nothing,
 }
 
-pub(super) struct Keys {
+/// Cloning it is cheap; the clones share what they hold.
+#[derive(Clone)]
+pub(super) struct Keys(Arc<Inner>);
+
+struct Inner {
     source: JwksSource,
     held: RwLock<Option<KeySet>>,
     /// When a fetch was last begun; held while it runs, so that there is one at a time.
@@ -61,7 +65,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub fn new(source: JwksSource) -> Self {
-        Self { source, held: RwLock::new(None), fetched: Mutex::new(None) }
+        Self(Arc::new(Inner { source, held: RwLock::new(None), fetched: Mutex::new(None) }))
     }
 
     pub async fn find(&self, kid: &str) -> Found {
@@ -72,17 +76,30 @@ impl Keys {
         self.look(kid)
     }
 
-    pub fn look(&self, kid: &str) -> Found {
-        match &*self.held.read().unwrap_or_else(PoisonError::into_inner) {
+    fn look(&self, kid: &str) -> Found {
+        match &*self.0.held.read().unwrap_or_else(PoisonError::into_inner) {
             None => Found::Nothing,
             Some(keys) => keys.get(kid).map_or(Found::Unknown, |key| Found::Key(Arc::clone(key))),
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.held.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Fetches the key set, unless that was done, or tried, just now. A key set that was had once is kept if it fails.
     pub async fn fetch(&self) {
+        // On its own: a caller who goes away must not take along what others wait for.
+        let keys = Arc::clone(&self.0);
+        let _ = tokio::spawn(async move { keys.fetch().await }).await;
+    }
+}
+
+impl Inner {
+    async fn fetch(&self) {
         let mut fetched = self.fetched.lock().await;
-        let pause = if self.is_empty() { FETCH_FIRST } else { FETCH_AGAIN };
+        let first = self.held.read().unwrap_or_else(PoisonError::into_inner).is_none();
+        let pause = if first { FETCH_FIRST } else { FETCH_AGAIN };
         if fetched.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
@@ -94,10 +111,6 @@ impl Keys {
             }
             Err(error) => warn!(error = format!("{error:#}"), "Cannot read the key set: {error}"),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     async fn load(&self) -> anyhow::Result<KeySet> {

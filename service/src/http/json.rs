@@ -1,5 +1,7 @@
 //! Reading JSON so that a caller learns what is wrong and where.
 
+mod strict;
+
 use std::borrow::Cow;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -24,7 +26,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), Proble
     let mut unknown = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
+    let tracked = serde_path_to_error::Deserializer::new(strict::Strict(&mut reader), &mut track);
     let value =
         serde_ignored::deserialize(tracked, |path| unknown.push(Fault::new(pointer_of_ignored(&path), "is not known here")));
 
@@ -123,4 +125,85 @@ fn push(pointer: &mut String, token: &str) {
     }
     pointer.push('/');
     pointer.push_str(&token);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::Value;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Price {
+        amount: String,
+        currency: Option<String>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Step {
+        Stay,
+        Move { by: i8 },
+        Say(String),
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Everything {
+        price: Option<Price>,
+        prices: Vec<Price>,
+        by_name: std::collections::BTreeMap<String, Price>,
+        steps: Vec<Step>,
+        pair: (i64, f64),
+        any: Value,
+        raw: Box<RawValue>,
+        #[serde(default, deserialize_with = "Option::deserialize")]
+        flag: Option<bool>,
+    }
+
+    const GOOD: &str = r#"{"price":{"amount":"1"},"prices":[{"amount":"2","currency":"RSD"}],"by_name":{"a":{"amount":"3"}},
+        "steps":["stay",{"move":{"by":-1}},{"say":"hi \u00e9"}],"pair":[1,2.5],"any":{"x":[null,true]},"raw":{"k": 1},"flag":null}"#;
+
+    fn pointer_of(text: &str) -> String {
+        let problem = read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err();
+        problem.errors.first().map_or_else(|| problem.detail.to_string(), |fault| fault.pointer.clone())
+    }
+
+    #[test]
+    fn objects_and_arrays_are_read_as_what_they_are() {
+        let (read, unknown) = read::<Everything>(GOOD.as_bytes()).unwrap();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert_eq!(read.price.unwrap(), Price { amount: "1".to_owned(), currency: None });
+        assert_eq!((read.prices.len(), read.by_name["a"].amount.as_str()), (1, "3"));
+        assert_eq!(read.steps, [Step::Stay, Step::Move { by: -1 }, Step::Say("hi \u{e9}".to_owned())]);
+        assert_eq!((read.pair, read.raw.get(), read.flag), ((1, 2.5), r#"{"k": 1}"#, None));
+        assert_eq!(read.any, serde_json::json!({ "x": [null, true] }));
+    }
+
+    #[test]
+    fn an_array_does_not_pass_for_an_object() {
+        for (there, instead, pointer) in [
+            (r#"{"amount":"1"}"#, r#"["1",null]"#, "/price"),
+            (r#"{"amount":"2","currency":"RSD"}"#, r#"["2","RSD"]"#, "/prices/0"),
+            (r#"{"amount":"3"}"#, r#"["3",null]"#, "/by_name/a"),
+            (r#"{"by":-1}"#, "[-1]", "/steps/1"),
+        ] {
+            assert!(pointer_of(&GOOD.replacen(there, instead, 1)).starts_with(pointer), "{instead}");
+        }
+        assert_eq!(pointer_of(r#"[null,[],{},[],[1,2],null,null,null]"#), "");
+    }
+
+    #[test]
+    fn unknown_members_are_found_at_every_depth() {
+        let text = GOOD
+            .replace(r#""by":-1"#, r#""by":-1,"to":2"#)
+            .replace(r#""amount":"3""#, r#""amount":"3","tax":{}"#)
+            .replace(r#""x":"#, r#""unknown to nobody":1,"x":"#);
+        let (_, unknown) = read::<Everything>(text.as_bytes()).unwrap();
+        let pointers: Vec<&str> = unknown.iter().map(|fault| fault.pointer.as_str()).collect();
+        assert_eq!(pointers.len(), 2, "{pointers:?}");
+        assert_eq!(pointers[0], "/by_name/a/tax");
+        assert!(pointers[1].starts_with("/steps/1"), "{pointers:?}");
+    }
 }

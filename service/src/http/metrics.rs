@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use axum::response::Response;
+use http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::deadline::Spent;
-use crate::metrics::{Seconds, seconds_family};
+use crate::metrics::{Errors, Seconds, seconds_family};
+use crate::problem::{Kind, Problem};
 
 /// The caller went away before the answer: no status was ever sent, but the request was there.
 const CLIENT_CLOSED: u16 = 499;
@@ -37,6 +39,7 @@ pub struct HttpMetrics {
     timeouts: Family<RouteLabels, Counter>,
     near_timeouts: Family<RouteLabels, Counter>,
     timeout_durations: Seconds<RouteLabels>,
+    errors: Option<Errors>,
 }
 
 impl HttpMetrics {
@@ -48,6 +51,7 @@ impl HttpMetrics {
             timeouts: Family::default(),
             near_timeouts: Family::default(),
             timeout_durations: seconds_family(),
+            errors: None,
         };
         registry.register("http_requests", "Requests answered, by route and status", metrics.requests.clone());
         registry.register_with_unit(
@@ -68,6 +72,12 @@ impl HttpMetrics {
         metrics
     }
 
+    /// Counts every answer of 5xx as an error of the component `http`, its type being the problem's slug.
+    #[must_use]
+    pub fn with_errors(self, errors: Errors) -> Self {
+        Self { errors: Some(errors), ..self }
+    }
+
     /// A request has come in. It counts as in flight until what is returned is dropped, whatever happens to it.
     pub(super) fn begin(&self, method: &Method, path: &str) -> InFlight<'_> {
         self.in_flight.inc();
@@ -83,12 +93,17 @@ pub(super) struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    pub fn answered(mut self, status: StatusCode, took: Duration, deadline: Option<&Spent>) {
+    pub fn answered(mut self, response: &Response, took: Duration) {
         self.answered = true;
+        let status = response.status();
         self.count(status.as_u16());
+        if let Some(errors) = self.metrics.errors.as_ref().filter(|_| status.is_server_error()) {
+            let kind = response.extensions().get::<Problem>().map_or(Kind::Internal, |problem| problem.kind);
+            errors.count("http", kind.slug());
+        }
         let route = RouteLabels { method: self.method, path: self.path.clone() };
         self.metrics.durations.get_or_create(&route).observe(took.as_secs_f64());
-        match deadline {
+        match response.extensions().get::<Spent>() {
             Some(Spent { passed: true, took, .. }) => {
                 self.metrics.timeouts.get_or_create(&route).inc();
                 self.metrics.timeout_durations.get_or_create(&route).observe(took.as_secs_f64());

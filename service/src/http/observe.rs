@@ -13,7 +13,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use tracing::{Instrument as _, field, info, info_span};
 
-use super::deadline::Spent;
 use super::metrics::HttpMetrics;
 use super::{RequestId, deadline};
 use crate::ops::Lifecycle;
@@ -83,7 +82,7 @@ pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
             "Answered {method} {path} with {}", status.as_u16()
         );
     });
-    seen.answered(status, took, response.extensions().get::<Spent>());
+    seen.answered(&response, took);
 
     response.headers_mut().insert(RequestId::NAME, id.header());
     if observer.lifecycle.is_draining() {

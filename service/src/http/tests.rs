@@ -54,7 +54,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let mut registry = Registry::with_prefix("listings");
-        let metrics = HttpMetrics::register(&mut registry);
+        let errors = crate::metrics::Errors::register(&mut registry, &[("http", "internal")]);
+        let metrics = HttpMetrics::register(&mut registry).with_errors(errors);
         let lifecycle = Lifecycle::default();
         let routes = Router::new()
             .route(
@@ -83,6 +84,7 @@ impl Bench {
             .route("/plain/{id}", get(async |axum::extract::Path(id): axum::extract::Path<u8>| id.to_string()))
             .route("/panic", get(async || -> String { panic!("by design of the test") }))
             .route("/slow", get(std::future::pending::<()>).layer(deadline(Duration::from_millis(20))))
+            .route("/near", get(async || std::thread::sleep(Duration::from_millis(9))).layer(deadline(Duration::from_millis(10))))
             .route("/stuck", get(std::future::pending::<()>))
             .route("/long", get(async || "x".repeat(10_000)))
             .route("/id", get(async |id: RequestId| id.as_str().to_owned()));
@@ -161,6 +163,7 @@ async fn a_panic_is_a_problem_that_tells_nothing() {
     assert!(!shown.to_string().contains("design"), "{shown}");
     let metrics = bench.metrics();
     assert!(metrics.contains("path=\"/panic\",status=\"500\"} 1"), "{metrics}");
+    assert!(metrics.contains("listings_errors_total{component=\"http\",error_type=\"internal\"} 1"), "{metrics}");
     assert!(metrics.contains("listings_http_requests_in_flight 0"), "{metrics}");
 }
 
@@ -171,6 +174,9 @@ async fn a_deadline_that_passes_is_a_problem_and_counted() {
     assert_eq!(slug, "timeout");
     let metrics = bench.metrics();
     assert!(metrics.contains("listings_timeouts_total{method=\"GET\",path=\"/slow\"} 1"), "{metrics}");
+    assert_eq!(bench.get("/near").await.status(), StatusCode::OK);
+    let near = bench.metrics();
+    assert!(near.contains("listings_near_timeouts_total{method=\"GET\",path=\"/near\"} 1"), "{near}");
     assert!(metrics.contains("listings_timeout_duration_seconds_count{method=\"GET\",path=\"/slow\"} 1"), "{metrics}");
     assert!(metrics.contains("listings_http_request_duration_seconds_count{method=\"GET\",path=\"/slow\"} 1"), "{metrics}");
 }

@@ -1,0 +1,3 @@
+//! What the marketplace promises, told as stories. Each runs against real servers and real processes.
+
+mod harness;

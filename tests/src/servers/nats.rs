@@ -1,0 +1,90 @@
+//! A broker of the scenario's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context as _;
+use async_nats::jetstream;
+use serde_json::Value;
+
+use crate::place::{Place, file};
+use crate::process::{Process, until_alive};
+
+/// Lets the server choose a port that is free at that moment.
+const ANY_PORT: &str = "-1";
+
+#[derive(Debug)]
+pub struct Nats {
+    name: String,
+    folder: PathBuf,
+    process: Mutex<Option<Process>>,
+    port: u16,
+    client: async_nats::Client,
+}
+
+impl Nats {
+    pub(crate) async fn start(place: &Place) -> anyhow::Result<Self> {
+        let process = spawn(&place.name, &place.folder, ANY_PORT)?;
+        let ports = place.folder.join(format!("nats-server_{}.ports", process.pid()));
+        let port = until_alive(&process, "the broker to say where it listens", async || port_in(&ports)).await?;
+        let client = connect(&place.name, port, &process).await?;
+        Ok(Self { name: place.name.clone(), folder: place.folder.clone(), process: Mutex::new(Some(process)), port, client })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A connection past all links. It comes back by itself after the server did.
+    #[must_use]
+    pub fn client(&self) -> async_nats::Client {
+        self.client.clone()
+    }
+
+    #[must_use]
+    pub fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client())
+    }
+
+    /// Ends the broker as a power cut would. What it acknowledged is on its disk.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).take().context("the broker is not running")?.kill()
+    }
+
+    /// Starts it again, on the same port and with the data it had.
+    pub async fn start_again(&self) -> anyhow::Result<()> {
+        let process = spawn(&self.name, &self.folder, &self.port.to_string())?;
+        connect(&self.name, self.port, &process).await?;
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        Ok(())
+    }
+}
+
+fn spawn(name: &str, folder: &Path, port: &str) -> anyhow::Result<Process> {
+    let mut command = Command::new(file("NATS_SERVER")?);
+    command.arg("--config").arg(file("NATS_CONF")?);
+    command.args(["--addr", "127.0.0.1", "--port", port, "--name", name]);
+    command.arg("--ports_file_dir").arg(folder).arg("--store_dir").arg(folder.join("nats"));
+    Process::spawn("nats-server", &mut command, &folder.join("nats-server.log"))
+}
+
+fn port_in(ports: &Path) -> anyhow::Result<Option<u16>> {
+    let Ok(text) = fs::read_to_string(ports) else { return Ok(None) };
+    let Ok(written) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
+    let url = written["nats"][0].as_str().context("the broker names no address")?;
+    Ok(Some(url.rsplit(':').next().unwrap_or_default().parse()?))
+}
+
+/// Connects, and makes sure that this is the server that was started here.
+async fn connect(name: &str, port: u16, process: &Process) -> anyhow::Result<async_nats::Client> {
+    let address = format!("127.0.0.1:{port}");
+    let client = until_alive(process, "the broker to answer", async || Ok(Some(async_nats::connect(&address).await?))).await?;
+    let found = client.server_info().server_name;
+    anyhow::ensure!(found == name, "{address} is held by the broker {found}, not by {name}");
+    until_alive(process, "JetStream", async || Ok(Some(jetstream::new(client.clone()).query_account().await?))).await?;
+    Ok(client)
+}

@@ -1,0 +1,43 @@
+//! When everything that was committed has reached every store.
+
+use std::fmt::Write as _;
+
+use anyhow::bail;
+use futures_util::TryStreamExt as _;
+
+use crate::marketplace::Marketplace;
+use crate::until::until;
+
+/// The stream of all events.
+pub(crate) const EVENTS: &str = "LISTINGS_EVENTS";
+
+impl Marketplace {
+    /// Waits until every event is published and every projection has answered for it, and makes searches see it.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        until("everything to settle", async || match self.unsettled().await?.as_str() {
+            "" => Ok(true),
+            unsettled => bail!("{unsettled}"),
+        })
+        .await?;
+        self.opensearch.refresh().await
+    }
+
+    /// What is still on its way. Asked in the direction of the flow: what has left one place is counted at the next.
+    async fn unsettled(&self) -> anyhow::Result<String> {
+        let mut unsettled = String::new();
+        let outbox = self.outbox().await?;
+        if outbox > 0 {
+            write!(unsettled, "{outbox} events are not published; ")?;
+        }
+        let stream = self.nats.jetstream().get_stream(EVENTS).await?;
+        let mut consumers = stream.consumers();
+        while let Some(consumer) = consumers.try_next().await? {
+            let (unread, unanswered) = (consumer.num_pending, consumer.num_ack_pending);
+            // A consumer without a name is somebody who listens along.
+            if consumer.config.durable_name.is_some() && (unread > 0 || unanswered > 0) {
+                write!(unsettled, "{} has {unread} events unread and {unanswered} unanswered; ", consumer.name)?;
+            }
+        }
+        Ok(unsettled)
+    }
+}

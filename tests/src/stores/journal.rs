@@ -1,0 +1,45 @@
+//! What command-api has committed.
+
+use anyhow::Context as _;
+use events::AggregateKey;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::marketplace::Marketplace;
+
+/// A committed event.
+#[derive(Debug, Clone)]
+pub struct JournalEntry {
+    pub key: AggregateKey,
+    pub version: u64,
+    pub event_id: Uuid,
+    pub event_type: String,
+    /// `{"change": …, "state": …}`.
+    pub body: Value,
+}
+
+impl Marketplace {
+    /// How many events wait to be published.
+    pub async fn outbox(&self) -> anyhow::Result<i64> {
+        Ok(sqlx::query_scalar("select count(*) from command.outbox").fetch_one(&self.postgres.pool).await?)
+    }
+
+    /// All committed events, in the order in which they were numbered.
+    pub async fn journal(&self) -> anyhow::Result<Vec<JournalEntry>> {
+        type Row = (String, Uuid, i64, Uuid, String, Vec<u8>);
+        let select = "select aggregate, aggregate_id, version, event_id, type, body from command.events order by seq";
+        let rows: Vec<Row> = sqlx::query_as(select).fetch_all(&self.postgres.pool).await?;
+        let entry = |(aggregate, id, version, event_id, event_type, body): Row| {
+            let key = AggregateKey { aggregate: aggregate.parse()?, id };
+            let body = serde_json::from_slice(&body).with_context(|| format!("{key} v{version} is not JSON"))?;
+            Ok(JournalEntry { key, version: u64::try_from(version)?, event_id, event_type, body })
+        };
+        rows.into_iter().map(entry).collect()
+    }
+
+    /// The state of each listing as the write side has it, with its version.
+    pub(crate) async fn states(&self) -> anyhow::Result<Vec<(Uuid, i64, Value, bool)>> {
+        let select = "select id, version, state, deleted_at is not null from command.listings";
+        Ok(sqlx::query_as(select).fetch_all(&self.postgres.pool).await?)
+    }
+}

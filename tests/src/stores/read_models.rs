@@ -1,0 +1,87 @@
+//! What the projections hold.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use views::{listing_page, listing_search};
+
+use crate::marketplace::Marketplace;
+
+/// What a store holds of one aggregate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    pub version: u64,
+    /// As the API shows it; `None` for a tombstone.
+    pub state: Option<Value>,
+}
+
+impl Marketplace {
+    /// The generation that readers of a projection use.
+    pub async fn serving(&self, projection: &str) -> anyhow::Result<i32> {
+        let select = "select generation from projection.generations where projection = $1 and state = 'serving'";
+        Ok(sqlx::query_scalar(select).bind(projection).fetch_one(&self.postgres.pool).await?)
+    }
+
+    /// The documents of `listing_search`, tombstones too, refreshed or not.
+    pub async fn documents(&self, ids: &[Uuid]) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let generation = u32::try_from(self.serving(listing_search::NAME).await?)?;
+        let index = listing_search::index(&self.opensearch.alias, generation);
+        let found = self.opensearch.ask(Method::POST, &format!("/{index}/_mget"), Some(&json!({ "ids": ids }))).await?;
+        let documents = found.with_context(|| format!("there is no index {index}"))?;
+        let mut held = BTreeMap::new();
+        for document in documents["docs"].as_array().into_iter().flatten().filter(|document| document["found"] == true) {
+            let source = &document["_source"];
+            let gone = source[listing_search::field::DELETED] == true;
+            let raw = serde_json::value::to_raw_value(source)?;
+            let state = if gone { None } else { Some(serde_json::from_str(&listing_search::listing_json(&raw)?)?) };
+            let id = document["_id"].as_str().context("a document without id")?.parse()?;
+            held.insert(id, Held { version: document["_version"].as_u64().context("a document without version")?, state });
+        }
+        Ok(held)
+    }
+
+    /// The rows of `listing_catalog`, tombstones too.
+    pub async fn catalogue(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        self.rows("select id, version, deleted, listing from projection.listings").await
+    }
+
+    /// The rows of `stock_levels`, tombstones too. Their states are what is kept of a stock, under the names of its columns.
+    pub async fn stock_levels(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        self.rows("select variant_id, version, removed, to_jsonb(l) from projection.stock_levels l").await
+    }
+
+    async fn rows(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        let rows: Vec<(Uuid, i64, bool, Option<Value>)> = sqlx::query_as(select).fetch_all(&self.postgres.pool).await?;
+        let held = |(id, version, gone, state): (Uuid, i64, bool, Option<Value>)| {
+            let state = state.filter(|_| !gone);
+            Ok((id, Held { version: u64::try_from(version)?, state }))
+        };
+        rows.into_iter().map(held).collect()
+    }
+
+    /// The page of a listing, if Redis holds one.
+    pub async fn page(&self, listing: Uuid) -> anyhow::Result<Option<Held>> {
+        let generation = self.serving("listing_page").await?;
+        self.hash(&listing_page::listing_key(generation, listing.into())).await
+    }
+
+    /// The stock of a variant, if Redis holds it.
+    pub async fn cached_stock(&self, variant: Uuid) -> anyhow::Result<Option<Held>> {
+        let generation = self.serving("listing_page").await?;
+        self.hash(&listing_page::stock_key(generation, variant.into())).await
+    }
+
+    async fn hash(&self, key: &str) -> anyhow::Result<Option<Held>> {
+        let mut fields: BTreeMap<String, String> =
+            redis::cmd("HGETALL").arg(key).query_async(&mut self.redis.connection().await?).await?;
+        let Some(version) = fields.remove("version") else { return Ok(None) };
+        let state = fields.remove("body").map(|body| serde_json::from_str(&body)).transpose()?;
+        Ok(Some(Held { version: version.parse()?, state }))
+    }
+}

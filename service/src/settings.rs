@@ -17,24 +17,30 @@ pub use value::{Switch, duration, filled, log_filter};
 /// What clap, and everybody else, says of wrong usage.
 const WRONG_USAGE: i32 = 2;
 
+/// Headings in `--help`. Each argument names its own: clap would let one on the struct run on into whatever comes after it,
+/// and take the struct's documentation for that of the program.
+const LOGS: &str = "Logs and traces";
+const PORTS: &str = "Ports";
+pub(crate) const SECRETS: &str = "Connections and secrets";
+
 /// Logs and traces. Flatten it into the program's settings.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Logs and traces")]
+#[command(about = None, long_about = None)]
 pub struct LogArgs {
     /// What is logged, such as `info,access=off` or `warn,projector=debug`
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = log_filter)]
+    #[arg(long, help_heading = LOGS, env = "RUST_LOG", default_value = "info", value_parser = log_filter)]
     pub rust_log: String,
 
     /// How a log line looks
-    #[arg(long, env = "LOG_FORMAT", default_value = "json")]
+    #[arg(long, help_heading = LOGS, env = "LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
 
     /// Where traces go (OTLP over gRPC, such as `http://127.0.0.1:4317`); empty: nowhere
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(long, help_heading = LOGS, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = value::collector)]
     pub otel_exporter_otlp_endpoint: Option<String>,
 
     /// The program's name in traces, if not its own
-    #[arg(long, env = "OTEL_SERVICE_NAME")]
+    #[arg(long, help_heading = LOGS, env = "OTEL_SERVICE_NAME")]
     pub otel_service_name: Option<String>,
 }
 
@@ -53,17 +59,19 @@ pub enum LogFormat {
 
 /// The operations port; `PORT` is the program's default.
 #[derive(Debug, Clone, Args)]
+#[command(about = None, long_about = None)]
 pub struct OpsArgs<const PORT: u16> {
     /// Where `/health`, `/ready`, `/status` and `/metrics` answer; port 0 takes any
-    #[arg(long, env = "OPS_ADDR", default_value_t = loopback(PORT))]
+    #[arg(long, help_heading = PORTS, env = "OPS_ADDR", default_value_t = loopback(PORT))]
     pub ops_addr: SocketAddr,
 }
 
 /// The public port; `PORT` is the program's default.
 #[derive(Debug, Clone, Args)]
+#[command(about = None, long_about = None)]
 pub struct HttpArgs<const PORT: u16> {
     /// Where the program answers HTTP; port 0 takes any
-    #[arg(long, env = "HTTP_ADDR", default_value_t = loopback(PORT))]
+    #[arg(long, help_heading = PORTS, env = "HTTP_ADDR", default_value_t = loopback(PORT))]
     pub http_addr: SocketAddr,
 }
 

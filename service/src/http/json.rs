@@ -191,7 +191,7 @@ mod tests {
         ] {
             assert!(pointer_of(&GOOD.replacen(there, instead, 1)).starts_with(pointer), "{instead}");
         }
-        assert_eq!(pointer_of(r#"[null,[],{},[],[1,2],null,null,null]"#), "");
+        assert_eq!(pointer_of("[null,[],{},[],[1,2],null,null,null]"), "");
     }
 
     #[test]

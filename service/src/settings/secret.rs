@@ -11,6 +11,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::SECRETS;
+
 /// Names a secret. Write it with [`secret!`](crate::secret).
 pub trait SecretName: 'static {
     const NAME: &'static str;
@@ -100,6 +102,7 @@ fn augment<N: SecretName>(command: Command) -> Command {
                 .hide_env_values(true)
                 .value_name(N::NAME)
                 .value_parser(StringValueParser::new().map(SecretString::from))
+                .help_heading(SECRETS)
                 .help(N::HELP),
         )
         .arg(
@@ -108,6 +111,7 @@ fn augment<N: SecretName>(command: Command) -> Command {
                 .env(N::FILE_NAME)
                 .value_name("PATH")
                 .value_parser(clap::value_parser!(PathBuf))
+                .help_heading(SECRETS)
                 .help(N::FILE_HELP),
         )
 }
@@ -151,7 +155,7 @@ fn check<N: SecretName>(value: &str) -> Result<(), String> {
 }
 
 fn wrong(kind: ErrorKind, message: String) -> clap::Error {
-    clap::Error::raw(kind, message + "\n")
+    clap::Error::raw(kind, message)
 }
 
 impl<N: SecretName> Args for Secret<N> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 /// `on` or `off`.
@@ -47,6 +48,18 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
+/// Where traces may be sent. TLS to a collector is for the collector beside us to add.
+pub(super) fn collector(text: &str) -> Result<String, String> {
+    let refuse = |why: &dyn std::fmt::Display| format!("{why}; write http://host:4317");
+    if !text.is_empty() {
+        let url = Url::parse(text).map_err(|error| refuse(&error))?;
+        if url.scheme() != "http" {
+            return Err(refuse(&"only http is spoken to a collector"));
+        }
+    }
+    Ok(text.to_owned())
+}
+
 /// A variable that is set to nothing is as good as not set.
 #[must_use]
 pub fn filled(value: Option<String>) -> Option<String> {
@@ -67,6 +80,16 @@ mod tests {
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
         for wrong in ["", "15", "s", "1.5s", "-1s", "15 s", "15sec", "1m30s", "18446744073709551615d"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_spoken_to_in_plain_http() {
+        for right in ["", "http://127.0.0.1:4317", "http://collector:4317/"] {
+            assert!(collector(right).is_ok(), "{right:?}");
+        }
+        for wrong in ["collector", "127.0.0.1:4317", "https://collector:4317", "grpc://collector"] {
+            assert!(collector(wrong).is_err(), "{wrong:?}");
         }
     }
 

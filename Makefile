@@ -23,8 +23,11 @@ lint: ## what of `make test` needs no server
 demo: ## import another catalogue: make demo DATA=file.ndjson
 	@ops/demo "$(DATA)"
 
-bench: ## speed as ratios, release build
+ifneq ($(wildcard ops/bench),)
+# Speed as ratios, in a release build.
+bench:
 	@ops/bench
+endif
 
 sqlx: ## write .sqlx anew after a changed statement or migration
 	@ops/sqlx

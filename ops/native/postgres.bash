@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # PostgreSQL: installed from Debian, run as a cluster of our own that no service manager knows.
 
+# What the shell says of other servers (PGHOSTADDR, PGSERVICE, PGSSLMODE…) is not about this one.
+unset "${!PG@}"
+
 postgres_bin() {
     # A cluster stays with the major version that made it.
     local wanted="" directory best="" version
@@ -100,4 +103,7 @@ postgres_start() { start_server postgres "$POSTGRES_PORT" POSTGRES_PORT 60; }
 # INT: roll back what is open, end the sessions, write a checkpoint. TERM would wait for every client.
 postgres_stop() { end postgres INT 30; }
 
-postgres_reset() { rm -rf "$(postgres_data)" "$RUN/postgres.password"; }
+postgres_reset() {
+    rm -rf "$(postgres_data)" "$RUN/postgres.password"
+    rmdir --ignore-fail-on-non-empty /var/lib/listings-dev 2>/dev/null || true
+}

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # sourced: the servers use STACK
 # Starts a program in the background, remembers it, and ends exactly it.
 #
 # A process id is reused sooner or later; a process id together with its start time and the machine's boot is not.

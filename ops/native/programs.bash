@@ -3,6 +3,9 @@
 
 PROGRAMS=(command-api query-api projector)
 
+# Debug builds start minutes earlier on a small machine; LISTINGS_PROFILE=release makes them fast.
+LISTINGS_PROFILE=${LISTINGS_PROFILE:-dev}
+
 COMMAND_HTTP_PORT=${COMMAND_HTTP_PORT:-8086}
 COMMAND_OPS_PORT=${COMMAND_OPS_PORT:-9093}
 QUERY_HTTP_PORT=${QUERY_HTTP_PORT:-8087}
@@ -22,8 +25,10 @@ ports_of() {
 }
 
 # Where cargo puts what it builds; asked, because it may be set in more than one way.
-target_directory() {
-    (cd "$ROOT" && cargo metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+binaries() {
+    local target
+    target=$(cd "$ROOT" && cargo metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    echo "$target/${LISTINGS_PROFILE/#dev/debug}"
 }
 
 # write FILE MODE: standard input, if it differs; so that a file's time tells when it changed.
@@ -40,6 +45,7 @@ export_line() { printf "export %s='%s'\n" "$1" "$2"; }
 # configure BINARIES: .run/env is what the programs share, .run/bin/PROGRAM adds what is its own.
 configure() {
     local binaries=$1 program
+    [[ $RUN$binaries != *"'"* ]] || die "A path with a quote in it cannot be written into $RUN/env: $RUN, $binaries"
     "$ROOT/ops/make-signing-key" "$RUN/jwt-ed25519.pem"
     {
         export_line NATS_URL "nats://127.0.0.1:$NATS_PORT"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034  # sourced: whoever sources it uses the names
 # Where everything is, on which ports, in which versions. Sourced by the scripts beside it; runs nothing.
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+ROOT=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 NATIVE=$ROOT/ops/native
 
 # One run directory is one stack. Another directory with other ports is a second stack that knows nothing of the first.

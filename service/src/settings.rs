@@ -5,11 +5,12 @@
 mod secret;
 mod value;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Command, Parser, ValueEnum};
+use clap::{Args, Command, CommandFactory, Parser, ValueEnum};
 
 pub use secret::{OptionalSecret, Secret, SecretName};
 pub use value::{Switch, duration, filled, log_filter};
@@ -92,6 +93,35 @@ pub fn parse<T: Parser>() -> T {
             }
             process::exit(if error.use_stderr() { WRONG_USAGE } else { 0 })
         }
+    }
+}
+
+/// One variable of a program, as `--help` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Variable {
+    pub name: String,
+    /// As it would be written; empty if there is none.
+    pub default: String,
+    pub help: String,
+}
+
+/// All variables of a program and its subcommands, by name: for tables that people read, and the tests that compare them.
+#[must_use]
+pub fn variables<T: CommandFactory>() -> Vec<Variable> {
+    let mut found = BTreeMap::new();
+    collect(&T::command(), &mut found);
+    found.into_values().collect()
+}
+
+fn collect(command: &Command, found: &mut BTreeMap<String, Variable>) {
+    for arg in command.get_arguments() {
+        let Some(name) = arg.get_env().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        found.entry(name.clone()).or_insert_with(|| Variable { name, default: defaults.join(","), help });
+    }
+    for sub in command.get_subcommands() {
+        collect(sub, found);
     }
 }
 

@@ -27,7 +27,7 @@ impl MediaTypes for AnyJson {
     const ACCEPTED: &'static [&'static str] = &["application/json", "+json"];
 }
 
-/// A JSON body in which nothing is unknown and no further rule is to be told together with it. As an answer: JSON.
+/// A JSON body (without `serde(flatten)`, which takes unknown members without a word) in which nothing is unknown and no further rule is to be told together with it. As an answer: JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::problem::Problem;
 
 /// A query in which nothing is unknown. A parameter that may come several times is a `Vec`, one that may be missing an
-/// `Option` or has a `serde(default)`.
+/// `Option` or has a `serde(default)`; an optional number set to nothing is missing, a text is empty. No `serde(flatten)` in it: that takes unknown
+/// parameters without a word.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<T>(pub T);
 

@@ -298,6 +298,7 @@ async fn a_query_is_read_strictly() {
     assert_eq!(found("q=100%&q2".trim_end_matches("&q2")).await, r#"[] None Some("100%")"#);
     assert_eq!(found("").await, "[] None None");
     assert_eq!(found("&&tag=x&").await, r#"["x"] None None"#);
+    assert_eq!(found("limit=&q=").await, "[] None Some(\"\")", "nothing is no number, but it is a text");
     assert_eq!(found("q=a%26b%3Dc").await, r#"[] None Some("a&b=c")"#);
     for query in [
         "colour=red",

@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use clap::CommandFactory as _;
-
 use super::*;
 
 crate::secret!(StoreUrl: "STORE_URL_OF_THE_TEST", "store-url", ["postgres", "nats"], "Where the store is");
@@ -103,6 +101,15 @@ fn a_wrong_value_is_told_with_its_variable() {
         assert_eq!(error.exit_code(), 2);
         assert_eq!(variable_behind(&error, Settings::command()).as_deref(), Some(variable));
     }
+}
+
+#[test]
+fn variables_are_listed_with_their_defaults() {
+    let variables = variables::<Settings>();
+    let patience = variables.iter().find(|variable| variable.name == "PATIENCE_OF_THE_TEST").unwrap();
+    assert_eq!((patience.default.as_str(), patience.help.as_str()), ("15s", "How long"));
+    assert!(variables.iter().any(|variable| variable.name == "STORE_URL_OF_THE_TEST_FILE" && variable.default.is_empty()));
+    assert!(variables.is_sorted());
 }
 
 #[test]

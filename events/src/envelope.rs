@@ -60,6 +60,7 @@ pub struct Meta {
 
 /// What happened, and the whole state afterwards: `None` once the aggregate is gone.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all facts are of listings; a box would cost each of them an allocation")]
 pub enum Fact {
     Listing { change: ListingChange, state: Option<Listing> },
     Stock { change: StockChange, state: Option<Stock> },

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::broker::Broker;
-use super::claim::{Event, claim};
+use super::claim::{Event, claim, claim_without};
 use super::mark::{self, Kept};
 use super::ownership::Session;
 use super::resolve::Stored;
@@ -204,7 +204,11 @@ impl Lane<'_> {
         }
         let floors: Vec<(i16, i64)> = self.owned.iter().map(|(shard, floor)| (*shard, *floor)).collect();
         let without: Vec<AggregateKey> = self.aside.keys().copied().filter(|key| self.is_aside(key)).collect();
-        let claimed = claim(&mut self.session, &floors, &without).await?;
+        let claimed = if without.is_empty() {
+            claim(&mut self.session, &floors).await?
+        } else {
+            claim_without(&mut self.session, &floors, &without).await?
+        };
         self.owned.extend(claimed.reached);
         for unknown in claimed.unknown {
             if self.unknown.insert(unknown.id) {

@@ -36,8 +36,9 @@ pub async fn settle(
         .run(async |connection| {
             sqlx::query!(
                 "with gone as (
-                     delete from command.outbox o using unnest($1::smallint[], $2::bigint[]) as done (shard, seq)
-                      where o.shard = done.shard and o.seq = done.seq)
+                     delete from command.outbox where ctid = any (array (
+                         select o.ctid from unnest($1::smallint[], $2::bigint[]) as done (shard, seq)
+                          cross join lateral (select ctid from command.outbox where shard = done.shard and seq = done.seq offset 0) as o)))
                  insert into command.relay_mark (shard, stream_created, seq, subject, version, event_id)
                  select m.shard, $3, m.seq, m.subject, m.version, m.event_id
                    from unnest($4::smallint[], $5::bigint[], $6::text[], $7::bigint[], $8::uuid[]) as m (shard, seq, subject, version, event_id)

@@ -66,11 +66,11 @@ async fn look(database: &PgConnectOptions, connection: Option<PgConnection>) -> 
     let row = sqlx::query!(
         r#"select (select count(*) from (select 1 from command.outbox limit $1) as counted) as "unpublished!",
                   coalesce((select extract(epoch from clock_timestamp() - min(e.recorded_at))::float8
-                      from generate_series(0::smallint, $2::smallint - 1) as shard
-                     cross join lateral (select seq from command.outbox o where o.shard = shard order by seq limit 1) as head
-                      join command.events e on e.seq = head.seq), 0) as "oldest!""#,
+                      from generate_series(0, $2::int - 1) as own (shard)
+                     cross join lateral (select seq from command.outbox o where o.shard = own.shard order by seq limit 1) as head
+                     cross join lateral (select recorded_at from command.events where seq = head.seq offset 0) as e), 0) as "oldest!""#,
         COUNTED,
-        super::SHARDS,
+        i32::from(super::SHARDS),
     )
     .fetch_one(&mut connection)
     .await?;

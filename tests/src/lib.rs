@@ -37,6 +37,6 @@ pub use answer::Answer;
 pub use link::{Direction, Hold, Link, Moment};
 pub use listings::{ListingDraft, a_listing};
 pub use marketplace::{Builder, Dependency, Marketplace};
-pub use people::Person;
+pub use people::{Person, user};
 pub use program::{Name, Program};
 pub use until::{until, until_eq, until_some};

@@ -52,13 +52,22 @@ pub struct Marketplace {
     _permit: SemaphorePermit<'static>,
 }
 
+/// A variable of a program's environment: of every process of it, or of one.
+#[derive(Debug, Clone)]
+struct Setting {
+    name: Name,
+    nth: Option<usize>,
+    variable: String,
+    value: String,
+}
+
 /// What a scenario wants different from the usual.
 #[derive(Debug, Clone)]
 pub struct Builder {
     count: BTreeMap<Name, usize>,
     later: Vec<Name>,
     linked: bool,
-    settings: Vec<(Name, String, String)>,
+    settings: Vec<Setting>,
 }
 
 impl Builder {
@@ -85,8 +94,18 @@ impl Builder {
 
     /// A variable of a program's environment.
     #[must_use]
-    pub fn setting(mut self, name: Name, variable: &str, value: impl fmt::Display) -> Self {
-        self.settings.push((name, variable.to_owned(), value.to_string()));
+    pub fn setting(self, name: Name, variable: &str, value: impl fmt::Display) -> Self {
+        self.set(name, None, variable, &value)
+    }
+
+    /// A variable of one process's environment, counted from 0.
+    #[must_use]
+    pub fn setting_of(self, name: Name, nth: usize, variable: &str, value: impl fmt::Display) -> Self {
+        self.set(name, Some(nth), variable, &value)
+    }
+
+    fn set(mut self, name: Name, nth: Option<usize>, variable: &str, value: &dyn fmt::Display) -> Self {
+        self.settings.push(Setting { name, nth, variable: variable.to_owned(), value: value.to_string() });
         self
     }
 
@@ -161,8 +180,8 @@ impl Marketplace {
             None => self.address(dependency),
         };
         let mut environment = self.environment(name, &address)?;
-        let own = builder.settings.iter().filter(|(of, ..)| *of == name);
-        environment.extend(own.map(|(_, variable, value)| (variable.clone(), value.clone())));
+        let own = builder.settings.iter().filter(|of| of.name == name && of.nth.is_none_or(|of| of == nth));
+        environment.extend(own.map(|of| (of.variable.clone(), of.value.clone())));
         self.programs.insert((name, nth), Program::new(name, nth, &self.place.folder, environment)?);
         Ok(())
     }
@@ -278,6 +297,16 @@ impl Marketplace {
         for program in self.programs() {
             anyhow::ensure!(!program.said().contains("panicked"), "a panic: {}", program.last_words());
         }
+        self.ended_well = true;
+        Ok(())
+    }
+}
+
+impl Marketplace {
+    /// Ends everything at once: for measurements, which have looked at the stores themselves.
+    pub async fn discard(mut self) -> anyhow::Result<()> {
+        let running = self.programs().filter(|program| program.is_running()).map(Program::stop);
+        futures_util::future::try_join_all(running).await?;
         self.ended_well = true;
         Ok(())
     }

@@ -131,8 +131,12 @@ impl Program {
 
     /// The address of a route on its public port.
     pub fn url(&self, path: &str) -> anyhow::Result<String> {
-        let address = self.life()?.http.with_context(|| format!("{} has no public port", self.name))?;
-        Ok(format!("http://{address}{path}"))
+        Ok(format!("http://{}{path}", self.address()?))
+    }
+
+    /// Where it listens for its users.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        self.life()?.http.with_context(|| format!("{} has no public port", self.name))
     }
 
     /// Asks its operations port.

@@ -1,12 +1,13 @@
 //! When everything that was committed has reached every store.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::bail;
 use futures_util::TryStreamExt as _;
 
 use crate::marketplace::Marketplace;
-use crate::until::until;
+use crate::until::{PATIENCE, within};
 
 /// The stream of all events.
 pub(crate) const EVENTS: &str = "LISTINGS_EVENTS";
@@ -14,8 +15,13 @@ pub(crate) const EVENTS: &str = "LISTINGS_EVENTS";
 impl Marketplace {
     /// Waits until every event is published and every projection has answered for it, and makes searches see it.
     pub async fn settle(&self) -> anyhow::Result<()> {
-        until("everything to settle", async || match self.unsettled().await?.as_str() {
-            "" => Ok(true),
+        self.settle_within(PATIENCE).await
+    }
+
+    /// The same, for much more than a scenario has.
+    pub async fn settle_within(&self, patience: Duration) -> anyhow::Result<()> {
+        within(patience, "everything to settle", async || match self.unsettled().await?.as_str() {
+            "" => Ok(Some(())),
             unsettled => bail!("{unsettled}"),
         })
         .await?;

@@ -77,7 +77,8 @@ impl OpenSearch {
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> String {
+    #[must_use]
+    pub fn address(&self) -> String {
         let url = &self.server.url;
         format!("{}:{}", url.host_str().unwrap_or("127.0.0.1"), url.port_or_known_default().unwrap_or(9200))
     }

@@ -49,6 +49,11 @@ impl Postgres {
         url.set_path(&self.database);
         Ok(url.into())
     }
+
+    /// The scenario's database for one of the roles.
+    pub fn role_url(&self, role: &str) -> anyhow::Result<String> {
+        self.url(role, &self.address())
+    }
 }
 
 impl Drop for Postgres {

@@ -1,0 +1,112 @@
+//! `listing_search` catching up on a whole catalogue, against raw `_bulk` of the same documents into the same mapping.
+
+use std::time::{Duration, Instant};
+
+use acceptance::{Marketplace, Name, until::within};
+use anyhow::Context as _;
+use futures_util::TryStreamExt as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+use views::listing_search;
+
+use crate::ROUNDS;
+use crate::stock_up;
+use crate::table::Line;
+
+const LONG: Duration = Duration::from_secs(600);
+/// Documents in one raw `_bulk`, and requests under way at once: the best of what was tried on two cores.
+const RAW: [(usize, usize); 3] = [(500, 2), (1000, 2), (2000, 2)];
+
+pub async fn measure() -> anyhow::Result<Option<Line>> {
+    let Ok(file) = std::env::var("BENCH_CATALOGUE") else {
+        eprintln!("catch-up: skipped, BENCH_CATALOGUE names no catalogue");
+        return Ok(None);
+    };
+    let listings = std::fs::read_to_string(&file)?;
+    let listings: Vec<Value> = listings.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let market = Marketplace::builder().setting(Name::Projector, "RUST_LOG", "warn").start().await?;
+    let count = stock_up::post(&market.admin("bench")?, &listings).await?.len();
+    market.settle_within(LONG).await?;
+    let index = listing_search::index(&market.opensearch.alias, 1);
+    let documents = documents(&market, &index).await?;
+    anyhow::ensure!(documents.len() == count, "{} documents of {count} listings", documents.len());
+
+    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let mut best = 0_f64;
+        for (size, under_way) in RAW {
+            best = best.max(bulk(&market, &documents, size, under_way).await?);
+        }
+        raw.push(best);
+        ours.push(again(&market, &index, count).await?);
+        eprintln!("catch-up, round {round}: {:.0} documents/s; raw {:.0}/s", ours[round], raw[round]);
+    }
+    market.discard().await?;
+    Ok(Some(Line::ratio("listing_search catching up ÷ raw _bulk of the same documents", &ours, &raw, 0.9)))
+}
+
+/// Lets the projection begin again with an empty index; from its first event to the last one answered.
+async fn again(market: &Marketplace, index: &str, count: usize) -> anyhow::Result<f64> {
+    let projector = market.projector()?;
+    projector.stop().await?;
+    let stream = market.nats.jetstream().get_stream("LISTINGS_EVENTS").await?;
+    stream.delete_consumer(listing_search::NAME).await?;
+    market.opensearch.ask(Method::DELETE, &format!("/{index}"), None).await?;
+    let provisioned = projector.tool(&["provision"]).await?;
+    anyhow::ensure!(provisioned.status.success(), "provision: {}", String::from_utf8_lossy(&provisioned.stderr));
+    projector.launch().await?;
+    let info = async || anyhow::Ok(stream.consumer_info(listing_search::NAME).await?);
+    within(LONG, "the first event", async || Ok((info().await?.delivered.consumer_sequence > 0).then_some(()))).await?;
+    let started = Instant::now();
+    within(LONG, "the last event", async || {
+        let info = info().await?;
+        Ok((info.num_pending == 0 && info.num_ack_pending == 0).then_some(()))
+    })
+    .await?;
+    let rate = count as f64 / started.elapsed().as_secs_f64();
+    market.opensearch.refresh().await?;
+    let counted = market.opensearch.ask(Method::GET, &format!("/{index}/_count"), None).await?.context("no index")?;
+    anyhow::ensure!(counted["count"] == count, "the index holds {} of {count} listings", counted["count"]);
+    Ok(rate)
+}
+
+/// Action line and document, ready to be sent.
+async fn documents(market: &Marketplace, index: &str) -> anyhow::Result<Vec<String>> {
+    let mut documents = Vec::new();
+    let mut after = Value::Null;
+    loop {
+        let mut search = json!({ "size": 1000, "version": true, "sort": [{ "id": "asc" }] });
+        if !after.is_null() {
+            search["search_after"] = after;
+        }
+        let page = market.opensearch.ask(Method::POST, &format!("/{index}/_search"), Some(&search)).await?.context("no index")?;
+        let hits = page["hits"]["hits"].as_array().context("no hits")?;
+        let Some(last) = hits.last() else { return Ok(documents) };
+        after = last["sort"].clone();
+        for hit in hits {
+            let action = json!({ "index": { "_id": hit["_id"], "version": hit["_version"], "version_type": "external" } });
+            documents.push(format!("{action}\n{}\n", hit["_source"]));
+        }
+    }
+}
+
+async fn bulk(market: &Marketplace, documents: &[String], size: usize, under_way: usize) -> anyhow::Result<f64> {
+    let index = format!("{}-raw", market.opensearch.alias);
+    market.opensearch.ask(Method::DELETE, &format!("/{index}"), None).await?;
+    market.opensearch.ask(Method::PUT, &format!("/{index}"), Some(&listing_search::index_body())).await?;
+    let url = format!("http://{}/{index}/_bulk?filter_path=took,errors", market.opensearch.address());
+    let http = reqwest::Client::new();
+    let started = Instant::now();
+    let requests = documents.chunks(size).map(|chunk| Ok::<_, anyhow::Error>(chunk.concat()));
+    futures_util::stream::iter(requests)
+        .try_for_each_concurrent(under_way, |body| {
+            let request = http.post(&url).header("content-type", "application/x-ndjson").body(body);
+            async move {
+                let answer: Value = request.send().await?.json().await?;
+                anyhow::ensure!(answer["errors"] == false, "_bulk answered {answer}");
+                Ok(())
+            }
+        })
+        .await?;
+    Ok(documents.len() as f64 / started.elapsed().as_secs_f64())
+}

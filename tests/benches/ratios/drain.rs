@@ -1,0 +1,133 @@
+//! Relay: how fast a full outbox goes to the broker, against the slower of reading it and publishing it durably.
+
+use std::time::{Duration, Instant};
+
+use acceptance::{Marketplace, Name, until::within};
+use async_nats::{HeaderMap, Request};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use serde_json::Value;
+
+use crate::ROUNDS;
+use crate::stock_up;
+use crate::table::Line;
+
+/// Each makes two events: the listing's and its stock's.
+const LISTINGS: u64 = 25_000;
+const EVENTS: u64 = 2 * LISTINGS;
+/// Messages in one atomic batch, and batches under way at once: what the relay may do as well.
+const BATCH: usize = 500;
+const UNDER_WAY: usize = 2;
+const LONG: Duration = Duration::from_secs(300);
+
+pub async fn measure() -> anyhow::Result<Line> {
+    let (mut ours, mut read, mut published) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let market = Marketplace::builder().later(Name::Projector).setting(Name::CommandApi, "RUST_LOG", "warn").start().await?;
+        // The broker is away while the outbox fills.
+        market.nats.kill()?;
+        stock_up::with(&market, LISTINGS).await?;
+        let (rows, rate) = read_outbox(&market).await?;
+        read.push(rate);
+        market.nats.start_again().await?;
+        within(LONG, "the outbox to drain", async || Ok((market.outbox().await? == 0).then_some(()))).await?;
+        ours.push(stream_rate(&market).await?);
+        published.push(publish(&market, &rows).await?);
+        eprintln!("drain, round {round}: {:.0}/s; read {:.0}/s; publish {:.0}/s", ours[round], read[round], published[round]);
+        market.discard().await?;
+    }
+    let slower = if median(&read) < median(&published) { &read } else { &published };
+    Ok(Line::ratio("relay drains 50k events ÷ min(outbox read, durable atomic-batch publish)", &ours, slower, 0.85))
+}
+
+fn median(rates: &[f64]) -> f64 {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// One event as the outbox has it.
+struct Row {
+    headers: Value,
+    body: Bytes,
+}
+
+/// Reads the whole outbox as a relay has to: per shard, in order, joined with the journal.
+async fn read_outbox(market: &Marketplace) -> anyhow::Result<(Vec<Row>, f64)> {
+    let started = Instant::now();
+    let mut rows = Vec::with_capacity(EVENTS as usize);
+    for shard in 0..16_i16 {
+        let mut from = 0_i64;
+        loop {
+            let claim: Vec<(i64, sqlx::types::Json<Value>, Vec<u8>)> = sqlx::query_as(
+                "select e.seq, e.headers, e.body from command.outbox o join command.events e using (seq)
+                  where o.shard = $1 and o.seq > $2 order by o.seq limit 500",
+            )
+            .bind(shard)
+            .bind(from)
+            .fetch_all(&market.postgres.pool)
+            .await?;
+            let Some((last, ..)) = claim.last() else { break };
+            from = *last;
+            rows.extend(claim.into_iter().map(|(_, headers, body)| Row { headers: headers.0, body: body.into() }));
+        }
+    }
+    anyhow::ensure!(rows.len() as u64 == EVENTS, "the outbox held {} events instead of {EVENTS}", rows.len());
+    let rate = EVENTS as f64 / started.elapsed().as_secs_f64();
+    Ok((rows, rate))
+}
+
+/// Events per second between the first and the last message of the stream.
+async fn stream_rate(market: &Marketplace) -> anyhow::Result<f64> {
+    let mut stream = market.nats.jetstream().get_stream("LISTINGS_EVENTS").await?;
+    let state = stream.info().await?.state.clone();
+    anyhow::ensure!(state.messages == EVENTS, "the stream holds {} events instead of {EVENTS}", state.messages);
+    let elapsed = (state.last_timestamp - state.first_timestamp).to_std()?;
+    Ok(EVENTS as f64 / elapsed.as_secs_f64())
+}
+
+/// Publishes the same headers and bodies in atomic batches to a stream like the real one.
+async fn publish(market: &Marketplace, rows: &[Row]) -> anyhow::Result<f64> {
+    let jetstream = market.nats.jetstream();
+    let mut config = jetstream.get_stream("LISTINGS_EVENTS").await?.cached_info().config.clone();
+    config.name = "BENCH".to_owned();
+    config.subjects = vec!["bench.>".to_owned()];
+    jetstream.create_stream(config).await?;
+    let messages: Vec<(String, HeaderMap, Bytes)> = rows.iter().enumerate().map(message).collect();
+
+    let started = Instant::now();
+    let batches = messages.chunks(BATCH).enumerate().map(|(n, batch)| Ok::<_, anyhow::Error>((n, batch)));
+    futures_util::stream::iter(batches)
+        .try_for_each_concurrent(UNDER_WAY, |(n, batch)| publish_batch(market.nats.client(), n, batch))
+        .await?;
+    Ok(EVENTS as f64 / started.elapsed().as_secs_f64())
+}
+
+fn message((n, row): (usize, &Row)) -> (String, HeaderMap, Bytes) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in row.headers.as_object().into_iter().flatten() {
+        headers.insert(name.as_str(), value.as_str().unwrap_or_default());
+    }
+    headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+    headers.insert("Nats-Expected-Stream", "BENCH");
+    (format!("bench.{n}"), headers, row.body.clone())
+}
+
+async fn publish_batch(client: async_nats::Client, n: usize, batch: &[(String, HeaderMap, Bytes)]) -> anyhow::Result<()> {
+    for (index, (subject, headers, body)) in batch.iter().enumerate() {
+        let mut headers = headers.clone();
+        headers.insert("Nats-Batch-Id", format!("bench-{n}").as_str());
+        headers.insert("Nats-Batch-Sequence", (index + 1).to_string().as_str());
+        if index + 1 == batch.len() {
+            headers.insert("Nats-Batch-Commit", "1");
+            let answer = client.send_request(subject.clone(), Request::new().headers(headers).payload(body.clone())).await?;
+            let ack: Value = serde_json::from_slice(&answer.payload)?;
+            anyhow::ensure!(ack["count"] == batch.len(), "the broker answered {ack}");
+        } else if index == 0 {
+            client.send_request(subject.clone(), Request::new().headers(headers).payload(body.clone())).await?;
+        } else {
+            client.publish_with_headers(subject.clone(), headers, body.clone()).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! One listing by its id: through Redis and from the in-process cache, against a bare handler that reads the same key.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use acceptance::{Marketplace, Name, until_some};
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use uuid::Uuid;
+use views::listing_page;
+
+use crate::ROUNDS;
+use crate::load::{self, closed_loop};
+use crate::stock_up;
+use crate::table::Line;
+
+/// The argument that makes this program the bare server.
+pub const BARE: &str = "serve-bare";
+/// More listings than are asked for within the second that the in-process cache keeps one.
+const LISTINGS: u64 = 40_000;
+const CLIENTS: usize = 32;
+const TIME: Duration = Duration::from_secs(5);
+
+pub async fn measure() -> anyhow::Result<[Line; 2]> {
+    let market = Marketplace::builder().setting(Name::QueryApi, "RUST_LOG", "warn").start().await?;
+    let ids = stock_up::with(&market, LISTINGS).await?;
+    market.settle_within(Duration::from_secs(300)).await?;
+    let address = market.query_api()?.address()?;
+    let bare = Bare::start(&market.redis.address()).await?;
+
+    let (mut through_redis, mut cached, mut baseline) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let spread = |ids: Vec<String>| move |client: usize, n: u64| one_of(&ids, (client as u64) * 1_250 + n);
+        baseline.push(closed_loop(bare.address, CLIENTS, TIME, spread(ids.clone())).await?.rate());
+        through_redis.push(closed_loop(address, CLIENTS, TIME, spread(ids.clone())).await?.rate());
+        let same = ids[..1].to_vec();
+        cached.push(closed_loop(address, CLIENTS, TIME, move |_, _| one_of(&same, 0)).await?.rate());
+        eprintln!(
+            "get, round {round}: bare {:.0}/s; Redis {:.0}/s; cached {:.0}/s",
+            baseline[round], through_redis[round], cached[round]
+        );
+    }
+    let asked = market.query_api()?.metric("listings_cache_hits_total", &[("cache_type", "redis")]).await?;
+    eprintln!("get: answered from Redis: {asked:?}");
+    market.discard().await?;
+    Ok([
+        Line::ratio("GET by id through Redis ÷ bare axum + Redis handler", &through_redis, &baseline, 0.9),
+        Line::ratio("GET by id from the in-process cache ÷ the same", &cached, &baseline, 1.2),
+    ])
+}
+
+fn one_of(ids: &[String], n: u64) -> Vec<u8> {
+    load::get(&format!("/api/v1/listings/{}", ids[(n % ids.len() as u64) as usize]), "")
+}
+
+/// The bare server, as a process of its own, as query-api is.
+struct Bare {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Bare {
+    async fn start(redis: &str) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?).args([BARE, redis]).stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("no output")?;
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).map(|_| line)
+        })
+        .await??;
+        let address: SocketAddr = line.trim().parse()?;
+        until_some("the bare server to answer", async || Ok(tokio::net::TcpStream::connect(address).await.ok())).await?;
+        Ok(Self { child, address })
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The least that answers a listing: one HGET, its bytes as JSON.
+pub async fn serve_bare(redis: &str) -> anyhow::Result<()> {
+    let connection = redis::Client::open(format!("redis://{redis}"))?.get_multiplexed_async_connection().await?;
+    let app = Router::new().route("/api/v1/listings/{id}", get(bare)).with_state(connection);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    Ok(axum::serve(listener, app).await?)
+}
+
+async fn bare(State(mut redis): State<MultiplexedConnection>, Path(id): Path<Uuid>) -> impl IntoResponse {
+    let body: Vec<u8> = redis.hget(listing_page::listing_key(1, id.into()), "body").await.unwrap_or_default();
+    ([(CONTENT_TYPE, "application/json")], body)
+}

@@ -1,0 +1,147 @@
+//! What query-api adds to a search: the same request is sent to OpenSearch directly, one after the other, and the medians compared.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use acceptance::{Marketplace, Name};
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::ROUNDS;
+use crate::load::{self, Connection, quantile};
+use crate::stock_up;
+use crate::table::{Goal, Line};
+
+const LISTINGS: u64 = 10_000;
+/// All different, and more than are asked within the second that an answer is remembered.
+const QUESTIONS: u64 = 1_200;
+
+pub async fn measure() -> anyhow::Result<Line> {
+    let recorder = Recorder::start().await?;
+    let market = Marketplace::builder()
+        .with(Name::QueryApi, 2)
+        .setting(Name::QueryApi, "RUST_LOG", "warn")
+        .setting_of(Name::QueryApi, 1, "OPENSEARCH_URL", format!("http://{}", recorder.address))
+        .start()
+        .await?;
+    stock_up::with(&market, LISTINGS).await?;
+    market.settle_within(Duration::from_secs(120)).await?;
+
+    // What query-api asks OpenSearch, as it was recorded on the way.
+    let mut recording = Connection::open(market.program(Name::QueryApi, 1)?.address()?).await?;
+    let mut questions = Vec::new();
+    for n in 0..QUESTIONS {
+        let ours = load::get(&format!("/api/v1/listings/search?q={}", words(n)), "");
+        let (status, body) = recording.exchange(&ours).await?;
+        anyhow::ensure!(status == 200, "a search was answered {status} {}", String::from_utf8_lossy(body));
+        if let [(path, body)] = recorder.take().as_slice() {
+            questions.push((ours, load::post(path, "", body)));
+        }
+    }
+    anyhow::ensure!(questions.len() as u64 > QUESTIONS / 2, "only {} searches were one request", questions.len());
+
+    let mut query_api = Connection::open(market.query_api()?.address()?).await?;
+    let mut opensearch = Connection::open(market.opensearch.address().parse()?).await?;
+    let (mut added, mut medians) = (Vec::new(), (Vec::new(), Vec::new()));
+    for round in 0..=ROUNDS {
+        let (mut ours, mut raw) = (Vec::new(), Vec::new());
+        for (through, direct) in &questions {
+            ours.push(timed(&mut query_api, through).await?);
+            raw.push(timed(&mut opensearch, direct).await?);
+        }
+        ours.sort_unstable();
+        raw.sort_unstable();
+        let (ours, raw) = (quantile(&ours, 0.5), quantile(&raw, 0.5));
+        eprintln!("search, round {round}: {ours:?} through query-api, {raw:?} directly");
+        // The first round warms both.
+        if round > 0 {
+            added.push(ours.saturating_sub(raw));
+            medians.0.push(ours);
+            medians.1.push(raw);
+        }
+    }
+    market.discard().await?;
+    let middle = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        quantile(&times, 0.5)
+    };
+    let milliseconds = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
+    Ok(Line {
+        what: "search: p50 added to raw _search",
+        ours: milliseconds(middle(medians.0)),
+        baseline: milliseconds(middle(medians.1)),
+        result: middle(added).as_secs_f64() * 1e3,
+        goal: Goal::AtMostMs(0.3),
+    })
+}
+
+fn words(n: u64) -> String {
+    let kinds = ["lamp", "chair", "bicycle", "kettle", "camera", "guitar", "tent", "jacket", "router", "drill"];
+    let more = ["", "+order", "+complete"];
+    format!("{}+brand+{}{}", kinds[(n % 10) as usize], n / 10 % 40, more[(n / 400) as usize % 3])
+}
+
+async fn timed(connection: &mut Connection, request: &[u8]) -> anyhow::Result<Duration> {
+    let sent = Instant::now();
+    let (status, _) = connection.exchange(request).await?;
+    let took = sent.elapsed();
+    anyhow::ensure!(status == 200, "a search was answered {status}");
+    Ok(took)
+}
+
+/// A server between query-api and OpenSearch that remembers what is asked.
+struct Recorder {
+    address: SocketAddr,
+    asked: Asked,
+}
+
+type Asked = Arc<Mutex<Vec<(String, String)>>>;
+
+impl Recorder {
+    async fn start() -> anyhow::Result<Self> {
+        let to = std::env::var("TEST_OPENSEARCH_URL").context("TEST_OPENSEARCH_URL is not set: run `make bench`")?;
+        let asked = Asked::default();
+        let app = Router::new().fallback(forward).with_state((
+            to.trim_end_matches('/').to_owned(),
+            reqwest::Client::new(),
+            asked.clone(),
+        ));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok(Self { address, asked })
+    }
+
+    fn take(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn forward(State((to, http, asked)): State<(String, reqwest::Client, Asked)>, request: Request) -> Response {
+    let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    if path.contains("_search") {
+        asked.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), String::from_utf8_lossy(&body).into_owned()));
+    }
+    let mut onward = http.request(parts.method, format!("{to}{path}")).body(body);
+    if let Some(content_type) = parts.headers.get("content-type") {
+        onward = onward.header("content-type", content_type);
+    }
+    match onward.send().await {
+        Ok(answer) => {
+            let (status, content_type) = (answer.status(), answer.headers().get("content-type").cloned());
+            let mut response = (status, answer.bytes().await.unwrap_or(Bytes::new())).into_response();
+            if let Some(content_type) = content_type {
+                response.headers_mut().insert("content-type", content_type);
+            }
+            response
+        }
+        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+    }
+}

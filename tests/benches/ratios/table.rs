@@ -1,0 +1,72 @@
+//! The table at the end: what was measured, against what, in the same run.
+
+use std::fmt;
+
+/// One line: a measurement, its baseline, and the goal of the two.
+pub struct Line {
+    pub what: &'static str,
+    pub ours: String,
+    pub baseline: String,
+    pub result: f64,
+    pub goal: Goal,
+}
+
+/// What the result should be.
+pub enum Goal {
+    AtLeast(f64),
+    /// In milliseconds.
+    AtMostMs(f64),
+    /// Only reported, in milliseconds.
+    ReportedMs,
+}
+
+impl Line {
+    /// A ratio of two rates, each the median of its rounds.
+    pub fn ratio(what: &'static str, ours: &[f64], baseline: &[f64], goal: f64) -> Self {
+        let (ours, baseline) = (Rounds::of(ours), Rounds::of(baseline));
+        Self {
+            what,
+            result: ours.median / baseline.median,
+            ours: ours.to_string(),
+            baseline: baseline.to_string(),
+            goal: Goal::AtLeast(goal),
+        }
+    }
+}
+
+/// Rates of several rounds, per second.
+struct Rounds {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Rounds {
+    fn of(rates: &[f64]) -> Self {
+        let mut sorted = rates.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+        Self { median: at(sorted.len() / 2), least: at(0), most: at(sorted.len().saturating_sub(1)) }
+    }
+}
+
+impl fmt::Display for Rounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/s ({:.0}–{:.0})", self.median, self.least, self.most)
+    }
+}
+
+/// Prints the lines as a Markdown table.
+pub fn print(lines: &[Line]) {
+    println!("\n| what | ours | baseline | result | goal | reached |\n|---|---|---|---|---|---|");
+    for Line { what, ours, baseline, result, goal } in lines {
+        let (result, goal, reached) = match goal {
+            Goal::AtLeast(least) => (format!("{result:.2}"), format!("≥ {least}"), if result >= least { "yes" } else { "no" }),
+            Goal::AtMostMs(most) => {
+                (format!("{result:.2} ms"), format!("≤ {most} ms"), if result <= most { "yes" } else { "no" })
+            }
+            Goal::ReportedMs => (format!("{result:.0} ms"), "–".to_owned(), "–"),
+        };
+        println!("| {what} | {ours} | {baseline} | {result} | {goal} | {reached} |");
+    }
+}

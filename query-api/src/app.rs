@@ -54,7 +54,7 @@ impl App {
         let errors = || metrics.errors.clone();
         let database = Database::new(
             settings.database.expose(),
-            settings.database_connections,
+            settings.database_max_connections,
             metrics.breaker(POSTGRES),
             errors(),
             metrics.queries.clone(),

@@ -40,8 +40,8 @@ pub struct ServeSettings {
     #[command(flatten)]
     pub database: Secret<DatabaseUrl>,
     /// The most connections to Postgres at a time
-    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub database_connections: u32,
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_max_connections: u32,
     #[command(flatten)]
     pub redis: Secret<RedisUrl>,
     #[command(flatten)]

@@ -1,0 +1,132 @@
+//! The servers that the program talks to. None has to be there when it starts.
+
+use std::{str::FromStr, time::Duration};
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream::{self, context::ContextBuilder};
+use opensearch::{
+    OpenSearch,
+    auth::Credentials,
+    http::{
+        Url,
+        transport::{SingleNodeConnectionPool, TransportBuilder},
+    },
+};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use service::settings::Secret;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::settings::{DatabaseUrl, NatsUrl, OpenSearchUrl, RedisUrl};
+
+/// How the servers know us.
+const NAME: &str = "projector";
+/// Atomic batches, which the relay publishes with, came with this version.
+const OLDEST_BROKER: (u32, u32) = (2, 12);
+/// A larger event would never have been accepted by a command; a broker that takes less stops a shard (PROTOCOL W5).
+const LEAST_PAYLOAD: usize = 4 * 1024 * 1024;
+/// An API request or a publish that is not answered within this did not happen.
+const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// One bulk of some megabytes on a busy single node; below `ack_wait`.
+const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+/// A pipeline of some hundred writes.
+const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
+/// A statement of some hundred rows; also a bound for a server that hangs.
+const STATEMENT_WITHIN: &str = "10s";
+/// No free connection, or no server, for this long: the store is away.
+const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
+/// Two projections with two statements in flight each, and the generations.
+const DATABASE_CONNECTIONS: u32 = 6;
+
+/// Connects in the background for as long as it takes, and again whenever the connection is lost.
+pub async fn nats(url: &Secret<NatsUrl>) -> anyhow::Result<jetstream::Context> {
+    let servers: Vec<&str> = url.expose().split(',').map(str::trim).collect();
+    let client = async_nats::ConnectOptions::new()
+        .name(NAME)
+        .retry_on_initial_connect()
+        .request_timeout(Some(BROKER_ANSWERS_WITHIN))
+        .connect(servers.as_slice())
+        .await
+        .context("NATS_URL cannot be used")?;
+    Ok(ContextBuilder::new().timeout(BROKER_ANSWERS_WITHIN).ack_timeout(BROKER_ANSWERS_WITHIN).build(client))
+}
+
+/// Refuses a broker on which events would get lost. Call it once there is a connection.
+pub fn check_broker(jetstream: &jetstream::Context) -> anyhow::Result<()> {
+    let server = jetstream.client().server_info();
+    if version(&server.version).is_none_or(|version| version < OLDEST_BROKER) {
+        let (major, minor) = OLDEST_BROKER;
+        bail!("the NATS server is version {:?}; {major}.{minor} or newer is needed", server.version);
+    }
+    if !server.jetstream {
+        bail!("the NATS server runs without JetStream");
+    }
+    if server.max_payload < LEAST_PAYLOAD {
+        bail!(
+            "the NATS server's max_payload is {} bytes; events need {LEAST_PAYLOAD} (see nats/server.conf)",
+            server.max_payload
+        );
+    }
+    Ok(())
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(['.', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Connects when it is first used.
+pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
+    // The error would show the URL, here and below.
+    let options = PgConnectOptions::from_str(url.expose()).map_err(|_| anyhow::anyhow!("DATABASE_URL cannot be used"))?;
+    let options = options.application_name(NAME).options([("statement_timeout", STATEMENT_WITHIN)]);
+    Ok(PgPoolOptions::new()
+        .max_connections(DATABASE_CONNECTIONS)
+        .acquire_timeout(DATABASE_CONNECTS_WITHIN)
+        .connect_lazy_with(options))
+}
+
+/// Connects when it is first used, and again after each failure.
+pub fn redis(url: &Secret<RedisUrl>) -> anyhow::Result<ConnectionManager> {
+    let client = redis::Client::open(url.expose()).map_err(|_| anyhow::anyhow!("REDIS_URL cannot be used"))?;
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(REDIS_ANSWERS_WITHIN))
+        .set_connection_timeout(Some(REDIS_CONNECTS_WITHIN))
+        // Trying again is the consumer's business: it also tells that it holds.
+        .set_number_of_retries(0);
+    ConnectionManager::new_lazy_with_config(client, config).context("REDIS_URL cannot be used")
+}
+
+/// Connects with each request.
+pub fn opensearch(url: &Secret<OpenSearchUrl>) -> anyhow::Result<OpenSearch> {
+    let mut url = Url::parse(url.expose()).context("OPENSEARCH_URL cannot be used")?;
+    let (user, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
+    // Errors show the URL: what is secret moves to the credentials.
+    if !user.is_empty() && (url.set_username("").is_err() || url.set_password(None).is_err()) {
+        bail!("OPENSEARCH_URL cannot be used");
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(url)).disable_proxy().timeout(SEARCH_ANSWERS_WITHIN);
+    if !user.is_empty() {
+        transport = transport.auth(Credentials::Basic(user, password));
+    }
+    Ok(OpenSearch::new(transport.build().context("OPENSEARCH_URL cannot be used")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert_eq!(version("2.15.1"), Some((2, 15)));
+        assert_eq!(version("2.12.0-RC.1"), Some((2, 12)));
+        assert!(version("2.9.10") < Some(OLDEST_BROKER));
+        assert_eq!(version(""), None);
+    }
+}

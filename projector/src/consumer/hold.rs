@@ -1,0 +1,167 @@
+//! Holds while the store is away: gives everything back, and tries one event at a time until one succeeds.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Attempt, Consumer, Next, Pull, Session, attempt, delivery::coalesce};
+use crate::{
+    feed::Phase,
+    projection::{Failure, Projection},
+};
+
+/// The first probe comes after this.
+const FIRST_PROBE: Duration = Duration::from_millis(250);
+/// Each further one after twice the time, but no longer than this.
+const SLOWEST_PROBE: Duration = Duration::from_secs(4);
+/// Everything was given back, so there is an event at once, unless another process has them all.
+const PROBE_COMES_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a probe showed.
+enum Probe {
+    /// The store took it, or says that it is the event's fault.
+    Answers,
+    Away(String),
+    /// There was nothing to try.
+    Nothing,
+}
+
+impl<P: Projection> Consumer<P> {
+    /// Until a probe succeeds; `None` if told to stop meanwhile.
+    pub(super) async fn hold(
+        &mut self,
+        session: Session,
+        why: String,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Session>> {
+        let since = self.around.clock.now();
+        self.feed.set_phase(Phase::Holding { why: why.clone(), since });
+        self.around.metrics.set_held(P::NAME, true);
+        warn!(projection.name = P::NAME, generation = self.feed.generation, error = why, "{} holds: {why}", P::NAME);
+
+        let outcome = self.probe_until_it_answers(session, why, stop).await;
+        self.around.metrics.set_held(P::NAME, false);
+        if let Ok(Some(_)) = &outcome {
+            self.feed.set_phase(Phase::Consuming);
+            let held_ms = (self.around.clock.now() - since).num_milliseconds();
+            info!(
+                projection.name = P::NAME,
+                generation = self.feed.generation,
+                held_ms,
+                "{} goes on after {held_ms} ms",
+                P::NAME
+            );
+        }
+        outcome
+    }
+
+    async fn probe_until_it_answers(
+        &mut self,
+        mut session: Session,
+        mut why: String,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Session>> {
+        self.give_everything_back(&mut session).await?;
+        let mut delay = FIRST_PROBE;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = sleep(delay) => {}
+            }
+            match self.probe(&mut session).await? {
+                Probe::Answers | Probe::Nothing => {
+                    session.width = 1;
+                    return Ok(Some(session));
+                }
+                Probe::Away(now) => {
+                    self.give_everything_back(&mut session).await?;
+                    delay = (delay * 2).min(SLOWEST_PROBE);
+                    if now != why {
+                        warn!(
+                            projection.name = P::NAME,
+                            generation = self.feed.generation,
+                            error = now,
+                            "{} still holds: {now}",
+                            P::NAME
+                        );
+                        if let Phase::Holding { since, .. } = self.feed.phase() {
+                            self.feed.set_phase(Phase::Holding { why: now.clone(), since });
+                        }
+                        why = now;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops pulling, lets what runs end, and gives back whatever was not applied.
+    async fn give_everything_back(&mut self, session: &mut Session) -> anyhow::Result<()> {
+        for message in session.pull.close().await {
+            session.open.receive(message);
+        }
+        session.pull = Pull::open(&session.durable, &self.around.jetstream).await?;
+        session.queue.clear();
+        session.queued_bytes = 0;
+        while let Some(attempted) = session.attempts.join_next().await {
+            self.keep_what_succeeded(session, attempted.context("an attempt ended without an outcome")?).await?;
+        }
+        self.retries.clear_waiting();
+        self.feed.set_waiting(0);
+        for sequence in session.open.give_back().await? {
+            self.retries.given_back(sequence);
+        }
+        Ok(())
+    }
+
+    /// While holding, an outcome speaks for an event but not against it.
+    async fn keep_what_succeeded(&mut self, session: &mut Session, attempt: Attempt) -> anyhow::Result<()> {
+        self.around.metrics.observe_apply(P::NAME, attempt.took);
+        for (chain, outcome) in attempt.chains.into_iter().zip(attempt.result.unwrap_or_default()) {
+            if let Ok(stored) = outcome {
+                self.done(session, chain, stored).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries one event. If it alone is refused, another one tells whether it is at fault or its store: the broker would hand
+    /// out the same one again and again, and hold up all others.
+    async fn probe(&mut self, session: &mut Session) -> anyhow::Result<Probe> {
+        let Some(first) = self.try_one(session).await? else { return Ok(Probe::Nothing) };
+        let refused = match failure(&first) {
+            Some(Failure::Transient(error)) => format!("{error:#}"),
+            Some(Failure::Poison(_)) | None => return self.judge_probe(session, first).await,
+        };
+        match self.try_one(session).await? {
+            Some(second) if second.result.is_ok() && !matches!(failure(&second), Some(Failure::Transient(_))) => {
+                match self.judge_probe(session, second).await? {
+                    Probe::Answers => self.judge_probe(session, first).await,
+                    away => Ok(away),
+                }
+            }
+            // Neither is blamed.
+            Some(_) | None => Ok(Probe::Away(refused)),
+        }
+    }
+
+    async fn try_one(&self, session: &mut Session) -> anyhow::Result<Option<Attempt>> {
+        let Some(message) = session.pull.one(PROBE_COMES_WITHIN).await? else { return Ok(None) };
+        let Some(delivery) = session.open.receive(message) else { return Ok(None) };
+        Ok(Some(attempt(Arc::clone(&self.projection), coalesce([delivery])).await))
+    }
+
+    async fn judge_probe(&mut self, session: &mut Session, attempted: Attempt) -> anyhow::Result<Probe> {
+        Ok(match self.settle(session, attempted).await? {
+            Some(Next::Hold(why)) => Probe::Away(why),
+            Some(Next::Stop) | None => Probe::Answers,
+        })
+    }
+}
+
+/// What was wrong with the one event of a probe, if its store is there.
+fn failure(attempted: &Attempt) -> Option<&Failure> {
+    attempted.result.as_ref().ok()?.first()?.as_ref().err()
+}

@@ -1,0 +1,128 @@
+//! Events that a projection could not apply, put aside with the reason, so that those behind them can go on.
+//!
+//! A letter is stored before its event is acknowledged: dying in between stores it twice, under the same id.
+
+use anyhow::Context as _;
+use async_nats::{HeaderMap, jetstream};
+use chrono::{DateTime, SecondsFormat, Utc};
+use events::{
+    envelope::header::MESSAGE_ID,
+    subject::{DLQ_PREFIX, DLQ_STREAM, EVENTS_PREFIX},
+};
+
+use crate::{consumer::Delivery, verdict::Class};
+
+/// Names of the headers that say why an event was put aside.
+pub mod header {
+    pub const PROJECTION: &str = "Dlq-Projection";
+    pub const GENERATION: &str = "Dlq-Generation";
+    pub const CLASS: &str = "Dlq-Class";
+    pub const ERROR: &str = "Dlq-Error";
+    pub const ATTEMPTS: &str = "Dlq-Attempts";
+    pub const FIRST_FAILED_AT: &str = "Dlq-First-Failed-At";
+    pub const STREAM_SEQUENCE: &str = "Dlq-Stream-Sequence";
+}
+
+/// Headers of the broker. A copied id would make the letter a duplicate, a copied expectation would never be met.
+const BROKERS_OWN: &str = "nats-";
+/// A header is one line; nobody reads more of it. In bytes.
+const VALUE_MAX: usize = 1024;
+
+/// Why an event is put aside.
+#[derive(Debug)]
+pub struct Reason {
+    pub class: Class,
+    pub error: String,
+    pub attempts: u32,
+    pub first_failed_at: DateTime<Utc>,
+}
+
+/// The letters of one projection's generation.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    pub jetstream: jetstream::Context,
+    pub projection: &'static str,
+    pub generation: i32,
+}
+
+impl DeadLetters {
+    /// Returns once the broker has it.
+    pub async fn store(&self, delivery: &Delivery, reason: &Reason) -> anyhow::Result<()> {
+        let subject = self.subject(delivery, reason.class);
+        let headers = self.headers(delivery, reason);
+        let publish = self.jetstream.publish_with_headers(subject.clone(), headers, delivery.payload().clone());
+        let ack = publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
+        // Being called a duplicate is no proof: the broker remembers ids of what was purged.
+        anyhow::ensure!(
+            !ack.duplicate || self.is_last_at(subject, &self.id(delivery)).await?,
+            "the broker takes the dead letter for a duplicate"
+        );
+        Ok(())
+    }
+
+    /// Whether the event was put aside before.
+    pub async fn has(&self, delivery: &Delivery, class: Class) -> anyhow::Result<bool> {
+        self.is_last_at(self.subject(delivery, class), &self.id(delivery)).await
+    }
+
+    async fn is_last_at(&self, subject: String, id: &str) -> anyhow::Result<bool> {
+        let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(last) => Ok(last.headers.get(MESSAGE_ID).is_some_and(|held| held.as_str() == id)),
+            Err(error) if error.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn id(&self, delivery: &Delivery) -> String {
+        format!("{}/{}/{}", self.projection, self.generation, delivery.event_id())
+    }
+
+    fn subject(&self, delivery: &Delivery, class: Class) -> String {
+        let aggregate = delivery.subject().strip_prefix(EVENTS_PREFIX).unwrap_or(".unknown.unknown");
+        format!("{DLQ_PREFIX}.{}.{}{aggregate}", self.projection, class.as_str())
+    }
+
+    fn headers(&self, delivery: &Delivery, reason: &Reason) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, values) in delivery.headers().into_iter().flat_map(HeaderMap::iter) {
+            if !AsRef::<str>::as_ref(name).to_ascii_lowercase().starts_with(BROKERS_OWN) {
+                for value in values {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+        }
+        let first_failed_at = reason.first_failed_at.to_rfc3339_opts(SecondsFormat::Micros, true);
+        let ours = [
+            (MESSAGE_ID, self.id(delivery)),
+            (header::PROJECTION, self.projection.to_owned()),
+            (header::GENERATION, self.generation.to_string()),
+            (header::CLASS, reason.class.as_str().to_owned()),
+            (header::ERROR, one_line(&reason.error)),
+            (header::ATTEMPTS, reason.attempts.to_string()),
+            (header::FIRST_FAILED_AT, first_failed_at),
+            (header::STREAM_SEQUENCE, delivery.sequence.to_string()),
+        ];
+        for (name, value) in ours {
+            headers.insert(name, one_line(&value).as_str());
+        }
+        headers
+    }
+}
+
+/// A header's value: one line, not too long.
+fn one_line(text: &str) -> String {
+    let cut = &text[..text.floor_char_boundary(VALUE_MAX)];
+    cut.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_one_short_line() {
+        assert_eq!(one_line("failed\r\nNats-Rollup: all"), "failed  Nats-Rollup: all");
+        assert_eq!(one_line(&"љ".repeat(1000)).len(), VALUE_MAX);
+    }
+}

@@ -1,0 +1,75 @@
+//! Notices when events suddenly turn to poison by the dozen: then the projector or the mapping is wrong, not the events, and
+//! putting them all aside would empty a read model (PROTOCOL P5).
+
+use std::collections::{HashSet, VecDeque};
+
+/// As many of the latest outcomes are looked at.
+const WINDOW: usize = 1000;
+/// Fewer are put aside one by one.
+const SUSPICIOUS: usize = 20;
+/// In hundredths of the window's outcomes.
+const SUSPICIOUS_PERCENT: usize = 1;
+
+/// The latest outcomes: of an event that was poison, its id.
+#[derive(Debug, Default)]
+pub struct MassPoison {
+    latest: VecDeque<Option<String>>,
+}
+
+impl MassPoison {
+    pub fn note_stored(&mut self) {
+        self.note(None);
+    }
+
+    pub fn note_poison(&mut self, event_id: &str) {
+        self.note(Some(event_id.to_owned()));
+    }
+
+    fn note(&mut self, poison: Option<String>) {
+        if self.latest.len() == WINDOW {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(poison);
+    }
+
+    /// The distinct events, if there are suspiciously many.
+    pub fn suspicious(&self) -> Option<HashSet<&str>> {
+        let poison: HashSet<&str> = self.latest.iter().flatten().map(String::as_str).collect();
+        (poison.len() >= SUSPICIOUS && poison.len() * 100 > self.latest.len() * SUSPICIOUS_PERCENT).then_some(poison)
+    }
+
+    /// An event that was put aside before (a replay) tells nothing new.
+    pub fn forget(&mut self, event_id: &str) {
+        self.latest.retain(|poison| poison.as_deref() != Some(event_id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twenty_distinct_events_are_too_many() {
+        let mut guard = MassPoison::default();
+        for event in 0..19 {
+            guard.note_poison(&event.to_string());
+            guard.note_poison("the same again");
+        }
+        // The nineteen and the one.
+        assert!(guard.suspicious().is_some());
+        guard.forget("the same again");
+        assert_eq!(guard.suspicious(), None);
+    }
+
+    #[test]
+    fn what_was_long_ago_does_not_count() {
+        let mut guard = MassPoison::default();
+        for event in 0..30 {
+            guard.note_poison(&event.to_string());
+        }
+        for _ in 0..WINDOW {
+            guard.note_stored();
+        }
+        assert_eq!(guard.suspicious(), None);
+    }
+}

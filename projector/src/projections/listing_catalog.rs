@@ -1,0 +1,115 @@
+//! A seller's own listings, drafts too; search when OpenSearch is away: `projection.listings`.
+
+use events::{Aggregate, Event, Fact, ListingId};
+use sqlx::PgPool;
+use uuid::Uuid;
+use views::listing_catalog::{Row, SearchText};
+
+use super::postgres::{Table, upsert_all};
+use crate::projection::{Limits, Outcome, Projection, Systemic};
+
+/// Between the texts of one array, which travels as one text. Postgres has no arrays of arrays of different lengths.
+const SEPARATOR: &str = "\u{1f}";
+
+/// Rows are not kept per generation: a rebuild writes the same ones again, by version.
+#[derive(Clone)]
+pub struct ListingCatalog {
+    db: PgPool,
+}
+
+impl ListingCatalog {
+    pub fn new(db: PgPool) -> Self {
+        Self { db }
+    }
+}
+
+impl Projection for ListingCatalog {
+    const NAME: &'static str = "listing_catalog";
+    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
+    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2 };
+
+    type Write = Row;
+
+    fn render(&self, event: &Event) -> anyhow::Result<Row> {
+        match &event.fact {
+            Fact::Listing { state: Some(listing), .. } => Ok(Row::of(listing)?),
+            Fact::Listing { state: None, .. } => Ok(Row::tombstone(ListingId(event.meta.key.id), event.meta.version)),
+            Fact::Stock { .. } => anyhow::bail!("stock is in no catalogue"),
+        }
+    }
+
+    async fn store(&self, rows: Vec<Row>) -> Result<Vec<Outcome>, Systemic> {
+        upsert_all(self, &rows).await
+    }
+}
+
+impl Table for ListingCatalog {
+    type Row = Row;
+
+    fn id(row: &Row) -> Uuid {
+        row.id
+    }
+
+    async fn upsert(&self, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+        upsert(&self.db, rows).await
+    }
+}
+
+/// One statement for all rows, in the order of their keys, so that two of them never wait for each other.
+async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+    fn column<'r, T>(rows: &'r [Row], of: impl Fn(&'r Row) -> T) -> Vec<T> {
+        rows.iter().map(of).collect()
+    }
+    let joined = |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| texts.join(SEPARATOR));
+    let words = |of: fn(&SearchText) -> &String| column(rows, |row| row.search.as_ref().map(|search| of(search).as_str()));
+
+    sqlx::query_scalar!(
+        r#"insert into projection.listings as held
+                  (id, version, deleted, seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price, currency,
+                   available, lat, lon, created_at, search, listing)
+           select id, version, deleted, seller_id, status, visibility, title, string_to_array(categories, $23), brand, condition,
+                  string_to_array(tags, $23), attributes, price, currency, available, lat, lon, created_at,
+                  setweight(to_tsvector('simple', title_words), 'A') || setweight(to_tsvector('simple', keywords), 'B')
+                      || setweight(to_tsvector('simple', description_words), 'D'),
+                  listing::jsonb
+             from unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                         $10::text[], $11::text[], $12::jsonb[], $13::numeric[], $14::text[], $15::boolean[], $16::double precision[],
+                         $17::double precision[], $18::timestamptz[], $19::text[], $20::text[], $21::text[], $22::text[])
+               as new (id, version, deleted, seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price,
+                       currency, available, lat, lon, created_at, title_words, keywords, description_words, listing)
+            order by id
+           on conflict (id) do update
+              set version = excluded.version, deleted = excluded.deleted, seller_id = excluded.seller_id, status = excluded.status,
+                  visibility = excluded.visibility, title = excluded.title, categories = excluded.categories, brand = excluded.brand,
+                  condition = excluded.condition, tags = excluded.tags, attributes = excluded.attributes, price = excluded.price,
+                  currency = excluded.currency, available = excluded.available, lat = excluded.lat, lon = excluded.lon,
+                  created_at = excluded.created_at, search = excluded.search, listing = excluded.listing
+            where held.version < excluded.version
+           returning id"#,
+        &column(rows, |row| row.id),
+        &column(rows, |row| row.version),
+        &column(rows, |row| row.deleted),
+        &column(rows, |row| row.seller_id) as &[Option<Uuid>],
+        &column(rows, |row| row.status) as &[Option<&str>],
+        &column(rows, |row| row.visibility) as &[Option<&str>],
+        &column(rows, |row| row.title.as_deref()) as &[Option<&str>],
+        &column(rows, |row| joined(&row.categories)) as &[Option<String>],
+        &column(rows, |row| row.brand.as_deref()) as &[Option<&str>],
+        &column(rows, |row| row.condition) as &[Option<&str>],
+        &column(rows, |row| joined(&row.tags)) as &[Option<String>],
+        &column(rows, |row| row.attributes.clone()) as &[Option<serde_json::Value>],
+        &column(rows, |row| row.price) as &[Option<rust_decimal::Decimal>],
+        &column(rows, |row| row.currency) as &[Option<&str>],
+        &column(rows, |row| row.available) as &[Option<bool>],
+        &column(rows, |row| row.lat) as &[Option<f64>],
+        &column(rows, |row| row.lon) as &[Option<f64>],
+        &column(rows, |row| row.created_at) as &[Option<chrono::DateTime<chrono::Utc>>],
+        &words(|search| &search.title) as &[Option<&str>],
+        &words(|search| &search.keywords) as &[Option<&str>],
+        &words(|search| &search.description) as &[Option<&str>],
+        &column(rows, |row| row.listing.as_deref()) as &[Option<&str>],
+        SEPARATOR,
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,0 +1,124 @@
+//! Show one listing, and its stock, fast: Redis.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use events::{Aggregate, Event, Fact, ListingId, VariantId};
+use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::ConnectionManager};
+use views::listing_page::{GATE, Mode, Write};
+
+use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
+
+/// Pages of one generation.
+#[derive(Clone)]
+pub struct ListingPage {
+    redis: ConnectionManager,
+    gate: Arc<Script>,
+    generation: i32,
+}
+
+impl ListingPage {
+    pub fn new(redis: ConnectionManager, generation: i32) -> Self {
+        Self { redis, gate: Arc::new(Script::new(GATE)), generation }
+    }
+
+    /// All writes in one round trip; the script is loaded when Redis says that it does not know it.
+    async fn pipeline(&self, writes: &[Write]) -> Result<Vec<RedisResult<bool>>, RedisError> {
+        let mut redis = self.redis.clone();
+        let mut pipeline = redis::pipe();
+        for write in writes {
+            pipeline.cmd("EVALSHA").arg(self.gate.get_hash()).arg(1).arg(&write.key);
+            for argument in write.arguments(Mode::Newer) {
+                pipeline.arg(argument);
+            }
+        }
+        pipeline.ignore_errors();
+        let unknown = |result: &RedisResult<bool>| matches!(result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript));
+        let results: Vec<RedisResult<bool>> = pipeline.query_async(&mut redis).await?;
+        if !results.iter().any(unknown) {
+            return Ok(results);
+        }
+        self.gate.load_async(&mut redis).await?;
+        // What was written meanwhile finds itself superseded.
+        pipeline.query_async(&mut redis).await
+    }
+}
+
+impl Projection for ListingPage {
+    const NAME: &'static str = "listing_page";
+    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing, Aggregate::Stock];
+    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2 };
+
+    type Write = Write;
+
+    fn render(&self, event: &Event) -> anyhow::Result<Write> {
+        let (id, version) = (event.meta.key.id, event.meta.version);
+        Ok(match &event.fact {
+            Fact::Listing { state: Some(listing), .. } => Write::listing(self.generation, listing)?,
+            Fact::Listing { state: None, .. } => Write::listing_gone(self.generation, ListingId(id), version),
+            Fact::Stock { state: Some(stock), .. } => Write::stock(self.generation, stock)?,
+            Fact::Stock { state: None, .. } => Write::stock_gone(self.generation, VariantId(id), version),
+        })
+    }
+
+    async fn store(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, Systemic> {
+        let results = self.pipeline(&writes).await.map_err(|error| Systemic(anyhow!("Redis does not answer: {error}")))?;
+        judge(results)
+    }
+}
+
+/// What Redis says of each write. An error that all of several share is about Redis.
+fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<Outcome>, Systemic> {
+    let all_failed = results.len() > 1 && results.iter().all(Result::is_err);
+    results
+        .into_iter()
+        .map(|result| match result {
+            Ok(true) => Ok(Ok(Stored::Applied)),
+            Ok(false) => Ok(Ok(Stored::Superseded)),
+            Err(error) if all_failed || is_about_redis(&error) => Err(Systemic(anyhow!("Redis refuses: {error}"))),
+            Err(error) => Ok(Err(Failure::Transient(anyhow!("Redis: {error}")))),
+        })
+        .collect()
+}
+
+/// Errors that any other write would meet as well: no memory, no right, not the master, still loading.
+fn is_about_redis(error: &RedisError) -> bool {
+    const CODES: [&str; 5] = ["OOM", "MISCONF", "NOAUTH", "WRONGPASS", "NOREPLICAS"];
+    match error.kind() {
+        ErrorKind::Server(kind) => !matches!(kind, ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot),
+        ErrorKind::Extension => error.code().is_some_and(|code| CODES.contains(&code)),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server_error(line: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(redis::Value::extract_error).unwrap_err()
+    }
+
+    #[test]
+    fn one_write_that_fails_among_others_may_work_later() {
+        let wrong_type = server_error("WRONGTYPE Operation against a key holding the wrong kind of value");
+        let outcomes = judge(vec![Ok(true), Err(wrong_type), Ok(false)]).unwrap();
+        assert!(matches!(outcomes[..], [Ok(Stored::Applied), Err(Failure::Transient(_)), Ok(Stored::Superseded)]));
+    }
+
+    #[test]
+    fn what_all_writes_meet_is_about_redis() {
+        let error = || server_error("ERR something new");
+        assert!(judge(vec![Err(error()), Err(error())]).is_err());
+        // Alone nobody can tell.
+        assert!(judge(vec![Err(error())]).is_ok());
+        for line in [
+            "OOM command not allowed when used memory > 'maxmemory'",
+            "LOADING Redis is loading",
+            "READONLY You can't write",
+            "NOPERM no",
+        ] {
+            assert!(judge(vec![Ok(true), Err(server_error(line))]).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Find listings: OpenSearch, one document per listing, written in bulks.
+
+use anyhow::anyhow;
+use bytes::Bytes;
+use events::{Aggregate, Event, Fact, ListingId};
+use opensearch::{
+    OpenSearch,
+    http::{
+        Method, StatusCode,
+        headers::{CONTENT_TYPE, HeaderMap, HeaderValue},
+    },
+};
+use serde::Deserialize;
+use views::listing_search::{self, Gate};
+
+use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
+
+/// Only what is judged: the answer to a thousand documents stays small.
+const ANSWER_FIELDS: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason";
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// Documents of one generation.
+#[derive(Clone)]
+pub struct ListingSearch {
+    opensearch: OpenSearch,
+    /// Written by its own name: the alias is for readers, and moves.
+    index: String,
+}
+
+impl ListingSearch {
+    pub fn new(opensearch: OpenSearch, alias: &str, generation: i32) -> Self {
+        Self { opensearch, index: listing_search::index(alias, generation.cast_unsigned()) }
+    }
+
+    /// One `_bulk`; one that is too large is sent again in halves.
+    async fn bulk(&self, items: &[Vec<u8>]) -> Result<Vec<Outcome>, Systemic> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut parts = vec![items];
+        while let Some(part) = parts.pop() {
+            let body = Bytes::from(part.concat());
+            let (status, answer) =
+                self.send(body).await.map_err(|error| Systemic(anyhow!("OpenSearch does not answer: {error}")))?;
+            match judge_request(status, part.len(), &answer) {
+                Request::Answered => outcomes.extend(judge_items(&answer, part.len())?),
+                Request::TooLarge => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Request::Poison(error) => outcomes.push(Err(Failure::Poison(error))),
+                Request::Refused(error) => return Err(Systemic(error)),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn send(&self, body: Bytes) -> Result<(StatusCode, Bytes), opensearch::Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, NDJSON);
+        let query = [("filter_path", ANSWER_FIELDS)];
+        let response = self.opensearch.transport().send(Method::Post, "/_bulk", headers, Some(&query), Some(body), None).await?;
+        Ok((response.status_code(), response.bytes().await?))
+    }
+}
+
+impl Projection for ListingSearch {
+    const NAME: &'static str = listing_search::NAME;
+    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
+    const LIMITS: Limits = Limits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3 };
+
+    /// The item's two lines of the bulk.
+    type Write = Vec<u8>;
+
+    fn render(&self, event: &Event) -> anyhow::Result<Vec<u8>> {
+        let mut item = Vec::new();
+        match &event.fact {
+            Fact::Listing { state: Some(listing), .. } => listing_search::put(&mut item, &self.index, Gate::Newer, listing)?,
+            Fact::Listing { state: None, .. } => {
+                listing_search::put_tombstone(
+                    &mut item,
+                    &self.index,
+                    Gate::Newer,
+                    ListingId(event.meta.key.id),
+                    event.meta.version,
+                )?;
+            }
+            Fact::Stock { .. } => anyhow::bail!("stock is not searched"),
+        }
+        Ok(item)
+    }
+
+    async fn store(&self, items: Vec<Vec<u8>>) -> Result<Vec<Outcome>, Systemic> {
+        self.bulk(&items).await
+    }
+}
+
+/// What the answer as a whole means.
+#[derive(Debug)]
+enum Request {
+    /// It has an answer for each item.
+    Answered,
+    TooLarge,
+    /// The one item in it can never be taken.
+    Poison(anyhow::Error),
+    Refused(anyhow::Error),
+}
+
+fn judge_request(status: StatusCode, items: usize, answer: &[u8]) -> Request {
+    match status.as_u16() {
+        200 => Request::Answered,
+        413 if items > 1 => Request::TooLarge,
+        413 => Request::Poison(anyhow!("OpenSearch takes no document that large")),
+        status => Request::Refused(anyhow!("OpenSearch refuses the bulk with {status}: {}", beginning(answer))),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    items: Vec<Item>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Item {
+    index: ItemResult,
+}
+
+#[derive(Debug, Deserialize)]
+struct ItemResult {
+    status: u16,
+    error: Option<ItemError>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ItemError {
+    #[serde(rename = "type")]
+    kind: String,
+    reason: Option<String>,
+}
+
+/// Judges the items of a bulk, each for itself. Systemic if one tells of the index or the node, or if none of several was taken
+/// for want of capacity.
+fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<Outcome>, Systemic> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|error| Systemic(anyhow!("OpenSearch's answer cannot be read: {error}")))?;
+    if answer.items.len() != sent {
+        return Err(Systemic(anyhow!("OpenSearch answered for {} of {sent} documents", answer.items.len())));
+    }
+    let outcomes: Vec<Outcome> = answer.items.into_iter().map(|item| judge_item(item.index)).collect::<Result<_, Systemic>>()?;
+    match outcomes.first() {
+        Some(Err(Failure::Transient(error)))
+            if sent > 1 && outcomes.iter().all(|outcome| matches!(outcome, Err(Failure::Transient(_)))) =>
+        {
+            Err(Systemic(anyhow!("OpenSearch takes none of {sent} documents: {error:#}")))
+        }
+        _ => Ok(outcomes),
+    }
+}
+
+fn judge_item(item: ItemResult) -> Result<Outcome, Systemic> {
+    let ItemError { kind, reason } = item.error.unwrap_or_default();
+    let error = || anyhow!("OpenSearch: {} {kind}: {}", item.status, reason.as_deref().unwrap_or_default());
+    match (item.status, kind.as_str()) {
+        (200 | 201, _) => Ok(Ok(Stored::Applied)),
+        (409, "version_conflict_engine_exception") => Ok(Ok(Stored::Superseded)),
+        // The flood stage of a full disk comes as 403 or as 429: its name tells.
+        (_, "cluster_block_exception" | "index_not_found_exception" | "index_closed_exception") | (401 | 403, _) => {
+            Err(Systemic(error()))
+        }
+        (400, _) => Ok(Err(Failure::Poison(error()))),
+        _ => Ok(Err(Failure::Transient(error()))),
+    }
+}
+
+/// Enough of an answer to see what it is.
+fn beginning(answer: &[u8]) -> String {
+    const SHOWN: usize = 300;
+    String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(status: u16, kind: &str) -> String {
+        format!(r#"{{"index":{{"status":{status},"error":{{"type":"{kind}","reason":"because"}}}}}}"#)
+    }
+
+    fn judged(items: &[String]) -> Result<Vec<Outcome>, Systemic> {
+        judge_items(format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(",")).as_bytes(), items.len())
+    }
+
+    #[test]
+    fn each_item_is_judged_for_itself() {
+        let outcomes = judged(&[
+            r#"{"index":{"status":201}}"#.to_owned(),
+            item(409, "version_conflict_engine_exception"),
+            item(429, "rejected_execution_exception"),
+            item(503, "unavailable_shards_exception"),
+            item(400, "mapper_parsing_exception"),
+            item(400, "strict_dynamic_mapping_exception"),
+            item(418, "something_new"),
+        ])
+        .unwrap();
+        assert!(matches!(
+            outcomes[..],
+            [
+                Ok(Stored::Applied),
+                Ok(Stored::Superseded),
+                Err(Failure::Transient(_)),
+                Err(Failure::Transient(_)),
+                Err(Failure::Poison(_)),
+                Err(Failure::Poison(_)),
+                Err(Failure::Transient(_))
+            ]
+        ));
+    }
+
+    #[test]
+    fn what_is_about_the_index_is_no_items_fault() {
+        for (status, kind) in [
+            (404, "index_not_found_exception"),
+            (403, "cluster_block_exception"),
+            (429, "cluster_block_exception"),
+            (401, "security_exception"),
+        ] {
+            assert!(judged(&[item(status, kind), r#"{"index":{"status":201}}"#.to_owned()]).is_err(), "{status} {kind}");
+        }
+    }
+
+    #[test]
+    fn when_none_of_several_is_taken_the_store_is_overloaded() {
+        let busy = || item(429, "rejected_execution_exception");
+        assert!(judged(&[busy(), busy()]).is_err());
+        assert!(judged(&[busy()]).is_ok());
+        assert!(judged(&[busy(), item(400, "mapper_parsing_exception")]).is_ok());
+    }
+
+    #[test]
+    fn the_whole_answer_is_judged_by_its_status() {
+        let judge = |status: u16, items| judge_request(StatusCode::from_u16(status).unwrap(), items, b"{}");
+        assert!(matches!(judge(200, 2), Request::Answered));
+        assert!(matches!(judge(413, 2), Request::TooLarge));
+        assert!(matches!(judge(413, 1), Request::Poison(_)));
+        for status in [400, 401, 403, 404, 408, 429, 500, 502, 503, 504] {
+            assert!(matches!(judge(status, 1), Request::Refused(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_lacks_items_is_no_answer() {
+        assert!(judge_items(br#"{"items":[]}"#, 1).is_err());
+        assert!(judge_items(b"<html>", 1).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! How many are left, what is low: `projection.stock_levels`.
+
+use events::{Aggregate, Event, Fact, VariantId};
+use sqlx::PgPool;
+use uuid::Uuid;
+use views::stock_levels::Row;
+
+use super::postgres::{Table, upsert_all};
+use crate::projection::{Limits, Outcome, Projection, Systemic};
+
+/// Rows are not kept per generation: a rebuild writes the same ones again, by version.
+#[derive(Clone)]
+pub struct StockLevels {
+    db: PgPool,
+}
+
+impl StockLevels {
+    pub fn new(db: PgPool) -> Self {
+        Self { db }
+    }
+}
+
+impl Projection for StockLevels {
+    const NAME: &'static str = "stock_levels";
+    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
+    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2 };
+
+    type Write = Row;
+
+    fn render(&self, event: &Event) -> anyhow::Result<Row> {
+        match &event.fact {
+            Fact::Stock { state: Some(stock), .. } => Ok(Row::of(stock)),
+            Fact::Stock { state: None, .. } => Ok(Row::tombstone(VariantId(event.meta.key.id), event.meta.version)),
+            Fact::Listing { .. } => anyhow::bail!("a listing has no level"),
+        }
+    }
+
+    async fn store(&self, rows: Vec<Row>) -> Result<Vec<Outcome>, Systemic> {
+        upsert_all(self, &rows).await
+    }
+}
+
+impl Table for StockLevels {
+    type Row = Row;
+
+    fn id(row: &Row) -> Uuid {
+        row.variant_id
+    }
+
+    async fn upsert(&self, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+        upsert(&self.db, rows).await
+    }
+}
+
+/// One statement for all rows, in the order of their keys, so that two of them never wait for each other.
+async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"insert into projection.stock_levels as held
+                  (variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at)
+           select * from unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[],
+                                $9::timestamptz[])
+            order by 1
+           on conflict (variant_id) do update
+              set version = excluded.version, removed = excluded.removed, listing_id = excluded.listing_id, seller_id = excluded.seller_id,
+                  on_hand = excluded.on_hand, reserved = excluded.reserved, low_stock_threshold = excluded.low_stock_threshold,
+                  updated_at = excluded.updated_at
+            where held.version < excluded.version
+           returning variant_id"#,
+        &rows.iter().map(|row| row.variant_id).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.version).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.removed).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.listing_id).collect::<Vec<_>>() as &[Option<Uuid>],
+        &rows.iter().map(|row| row.seller_id).collect::<Vec<_>>() as &[Option<Uuid>],
+        &rows.iter().map(|row| row.on_hand).collect::<Vec<_>>() as &[Option<i64>],
+        &rows.iter().map(|row| row.reserved).collect::<Vec<_>>() as &[Option<i64>],
+        &rows.iter().map(|row| row.low_stock_threshold).collect::<Vec<_>>() as &[Option<i64>],
+        &rows.iter().map(|row| row.updated_at).collect::<Vec<_>>() as &[Option<chrono::DateTime<chrono::Utc>>],
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,0 +1,131 @@
+//! `projector provision`: makes streams, durable consumers, index template, index and alias, or brings them up to date.
+//!
+//! It can be run again at any time. Every setting is read back, because a server that does not know one accepts it and drops
+//! it; what did not stick is refused, and so is a change that needs a rebuild.
+
+mod consumers;
+mod search_index;
+mod streams;
+
+use std::{io::Write as _, time::Duration};
+
+use anyhow::{Context as _, bail};
+use async_nats::{connection::State, jetstream};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    connections, generations,
+    projection::Projection as _,
+    projections::ListingSearch,
+    run::{eviction_policy, evicts_tombstones_first},
+    settings::ProvisionSettings,
+};
+
+/// Servers that are being started beside us come up within this.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
+const CONNECT_AGAIN: Duration = Duration::from_millis(100);
+
+pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
+    let stores = &settings.stores;
+    let jetstream = connections::nats(&stores.nats).await?;
+    let connected = async {
+        while jetstream.client().connection_state() != State::Connected {
+            sleep(CONNECT_AGAIN).await;
+        }
+    };
+    timeout(CONNECTS_WITHIN, connected).await.context("the broker at NATS_URL does not answer")?;
+    connections::check_broker(&jetstream)?;
+    for definition in streams::DEFINITIONS {
+        say(&streams::provision(&jetstream, definition).await?)?;
+    }
+
+    let db = connections::database(&stores.database)?;
+    let generations = generations::fed(&db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
+    for generation in &generations {
+        if let Some(aggregates) = consumers::aggregates(&generation.projection) {
+            say(&consumers::provision(&jetstream, &generation.durable, aggregates, &settings.consumers).await?)?;
+        }
+    }
+
+    let opensearch = connections::opensearch(&stores.opensearch)?;
+    let search = generations.iter().filter(|generation| generation.projection == ListingSearch::NAME);
+    let search: Vec<(i32, bool)> = search.map(|generation| (generation.number, generation.serving)).collect();
+    for line in search_index::provision(&opensearch, &stores.opensearch_index, &search).await? {
+        say(&line)?;
+    }
+
+    match eviction_policy(connections::redis(&stores.redis)?).await {
+        Ok(policy) if evicts_tombstones_first(&policy) => {
+            bail!(
+                "Redis evicts with maxmemory-policy {policy}, which removes the tombstones first; use allkeys-lru or noeviction"
+            )
+        }
+        Ok(policy) => say(&format!("Redis: maxmemory-policy {policy}"))?,
+        Err(error) => say(&format!("Redis: its maxmemory-policy cannot be asked ({error}); it must not be volatile-*"))?,
+    }
+    Ok(())
+}
+
+/// A reader that has gone away is no reason to panic.
+fn say(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// An answer of the broker's API.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ApiAnswer {
+    Error { error: ApiError },
+    Ok { config: Map<String, Value> },
+}
+
+#[derive(Debug, Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u32,
+    description: String,
+}
+
+/// Asks the broker's API for something that has a configuration; `None` if it is not there.
+async fn ask(jetstream: &jetstream::Context, subject: String, request: &Value) -> anyhow::Result<Option<Map<String, Value>>> {
+    const STREAM_NOT_FOUND: u32 = 10_059;
+    const CONSUMER_NOT_FOUND: u32 = 10_014;
+    let answer: ApiAnswer =
+        jetstream.request(subject.clone(), request).await.with_context(|| format!("{subject} was not answered"))?;
+    match answer {
+        ApiAnswer::Ok { config } => Ok(Some(config)),
+        ApiAnswer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => Ok(None),
+        ApiAnswer::Error { error } => bail!("{subject}: {} ({})", error.description, error.err_code),
+    }
+}
+
+/// Settings that are not as they were asked for. A server leaves out what has its default: 0, false or nothing.
+fn differences(asked: &Map<String, Value>, stuck: &Map<String, Value>) -> Vec<String> {
+    let is_default = |value: &Value| [json!(0), json!(false), json!(""), json!([]), json!({}), Value::Null].contains(value);
+    let differs = |(name, asked): (&String, &Value)| match stuck.get(name) {
+        Some(stuck) if stuck == asked => None,
+        None if is_default(asked) => None,
+        stuck => Some(format!("{name} is {} instead of {asked}", stuck.unwrap_or(&Value::Null))),
+    };
+    asked.iter().filter_map(differs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_stick_is_named() {
+        let object = |value: Value| value.as_object().unwrap().clone();
+        let asked = object(json!({"name": "A", "max_age": 0, "allow_atomic": true, "max_msg_size": 10}));
+        assert!(
+            differences(&asked, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1}))).is_empty()
+        );
+        assert_eq!(
+            differences(&asked, &object(json!({"name": "A", "max_msg_size": 5}))),
+            ["allow_atomic is null instead of true", "max_msg_size is 5 instead of 10"]
+        );
+    }
+}

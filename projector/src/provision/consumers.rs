@@ -1,0 +1,80 @@
+//! One durable pull consumer for each generation of a projection, so that one slow store never holds up another.
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream;
+use events::{
+    Aggregate,
+    subject::{EVENTS_PREFIX, EVENTS_STREAM},
+};
+use serde_json::{Map, Value, json};
+
+use super::{ask, differences};
+use crate::{
+    projection::Projection as _,
+    projections::{ListingCatalog, ListingPage, ListingSearch, StockLevels},
+    settings::Consumers,
+};
+
+/// What a projection is made from; `None` for one of another version of this program.
+pub fn aggregates(projection: &str) -> Option<&'static [Aggregate]> {
+    Some(match projection {
+        ListingSearch::NAME => ListingSearch::AGGREGATES,
+        ListingPage::NAME => ListingPage::AGGREGATES,
+        ListingCatalog::NAME => ListingCatalog::AGGREGATES,
+        StockLevels::NAME => StockLevels::AGGREGATES,
+        _ => return None,
+    })
+}
+
+/// Creates or updates a consumer, and checks that every setting stuck.
+pub async fn provision(
+    jetstream: &jetstream::Context,
+    durable: &str,
+    aggregates: &[Aggregate],
+    settings: &Consumers,
+) -> anyhow::Result<String> {
+    let asked = config(durable, aggregates, settings);
+    let info = format!("CONSUMER.INFO.{EVENTS_STREAM}.{durable}");
+    let held = ask(jetstream, info.clone(), &Value::Null).await?;
+    let done = match &held {
+        Some(held) if differences(&asked, held).is_empty() => return Ok(format!("consumer {durable}: is as it should be")),
+        Some(_) => "updated",
+        None => "created",
+    };
+    // What an operator has set beside ours stays, but one filter and several exclude each other.
+    let mut config: Map<String, Value> = held.unwrap_or_default();
+    config.retain(|name, _| !["filter_subject", "filter_subjects"].contains(&name.as_str()));
+    config.extend(asked.clone());
+    let request = json!({ "stream_name": EVENTS_STREAM, "config": config });
+    ask(jetstream, format!("CONSUMER.CREATE.{EVENTS_STREAM}.{durable}"), &request).await?;
+
+    let stuck = ask(jetstream, info, &Value::Null).await?.with_context(|| format!("consumer {durable} is gone again"))?;
+    let differences = differences(&asked, &stuck);
+    if !differences.is_empty() {
+        bail!("the server did not take all settings of consumer {durable}: {}", differences.join("; "));
+    }
+    Ok(format!("consumer {durable}: {done}"))
+}
+
+fn config(durable: &str, aggregates: &[Aggregate], settings: &Consumers) -> Map<String, Value> {
+    let filters: Vec<String> = aggregates.iter().map(|aggregate| format!("{EVENTS_PREFIX}.{aggregate}.*")).collect();
+    let (filter, value) = match filters.as_slice() {
+        [one] => ("filter_subject", json!(one)),
+        several => ("filter_subjects", json!(several)),
+    };
+    let mut config = Map::new();
+    for (name, value) in [
+        ("durable_name", json!(durable)),
+        ("deliver_policy", json!("all")),
+        ("ack_policy", json!("explicit")),
+        ("ack_wait", json!(u64::try_from(settings.ack_wait.as_nanos()).unwrap_or(u64::MAX))),
+        // The server would skip an event silently: how often it is tried is our business.
+        ("max_deliver", json!(-1)),
+        ("max_ack_pending", json!(settings.max_ack_pending)),
+        ("replay_policy", json!("instant")),
+        (filter, value),
+    ] {
+        config.insert(name.to_owned(), value);
+    }
+    config
+}

@@ -1,0 +1,243 @@
+//! Runs the feeds: one for each generation of each projection that is not retired. Which those are is read again each second,
+//! so that a rebuild or a rollback reaches every projector that runs.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use async_nats::connection::State;
+use opensearch::OpenSearch;
+use prometheus_client::registry::Registry;
+use redis::aio::ConnectionManager;
+use service::{
+    clock::Clock,
+    metrics::{Pool, register_build_info, register_pools},
+    ops::{self, Ops},
+    run::{GRACE, Tasks, stop_on_signal, until_stopped},
+    telemetry,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    connections,
+    consumer::{Consumer, Surroundings},
+    feed::Feed,
+    generations::{self, Generation},
+    metrics::Metrics,
+    monitor::{self, Feeds},
+    projection::Projection,
+    projections::{ListingCatalog, ListingPage, ListingSearch, StockLevels},
+    settings::RunSettings,
+};
+
+/// PROTOCOL G1.
+const GENERATIONS_EVERY: Duration = Duration::from_secs(1);
+/// The broker is looked for this often at the start.
+const BROKER_AGAIN: Duration = Duration::from_millis(250);
+/// `volatile-*` evicts exactly the tombstones.
+const BAD_EVICTION: &str = "volatile";
+
+/// What feeds are made of.
+#[derive(Clone)]
+struct Stores {
+    around: Surroundings,
+    redis: ConnectionManager,
+    opensearch: OpenSearch,
+    alias: String,
+}
+
+pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let telemetry = telemetry::init("projector", &settings.log)?;
+    let stop = stop_on_signal()?;
+    let stores = &settings.stores;
+    let db = connections::database(&stores.database)?;
+    let jetstream = connections::nats(&stores.nats).await?;
+
+    let mut registry = Registry::with_prefix("listings");
+    register_build_info(&mut registry, "projector", env!("CARGO_PKG_VERSION"));
+    let pools = (db.clone(), db.clone());
+    register_pools(
+        &mut registry,
+        vec![Pool::new("main", move || pools.0.size().into(), move || pools.1.num_idle().try_into().unwrap_or(i64::MAX))],
+    );
+    let metrics = Metrics::register(&mut registry);
+
+    let around = Surroundings { jetstream, db, metrics, clock: Clock::System, backoff: settings.backoff };
+    let feeds = Feeds::default();
+    let (ready, status) = (feeds.clone(), feeds.clone());
+    let ready_around = around.clone();
+    let ops = Ops::new(
+        registry,
+        move || monitor::readiness(ready.clone(), ready_around.clone()),
+        move || {
+            let status = status.clone();
+            async move { status.to_json() }
+        },
+    );
+    let lifecycle = ops.lifecycle();
+    let listener = ops::bind(settings.ops.ops_addr).await?;
+    // It goes on answering while the feeds finish.
+    let ops_stop = CancellationToken::new();
+    let ops_server = tokio::spawn(ops.serve(listener, ops_stop.clone()));
+
+    let stores = Stores {
+        redis: connections::redis(&stores.redis)?,
+        opensearch: connections::opensearch(&stores.opensearch)?,
+        alias: stores.opensearch_index.clone(),
+        around: around.clone(),
+    };
+    let mut tasks = Tasks::new();
+    tasks.spawn("monitor", monitor::watch(feeds.clone(), around, stop.clone()));
+    let draining = lifecycle.clone();
+    let feeding = stop.clone();
+    tasks.spawn("feeds", async move {
+        let outcome = feed_all(stores, feeds, feeding, || lifecycle.started()).await;
+        draining.drain();
+        outcome
+    });
+    let outcome = until_stopped(tasks, stop, GRACE).await;
+
+    ops_stop.cancel();
+    let _ = ops_server.await;
+    telemetry.shutdown().await;
+    outcome
+}
+
+async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started: impl FnOnce()) -> anyhow::Result<()> {
+    if !wait_for_broker(&stores, &stop).await {
+        return Ok(());
+    }
+    connections::check_broker(&stores.around.jetstream)?;
+    warn_of_eviction(&stores).await;
+
+    let mut running: HashMap<(String, i32), Running> = HashMap::new();
+    let mut ticks = interval(GENERATIONS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut database_away = false;
+    let mut started = Some(started);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        match generations::fed(&stores.around.db).await {
+            Ok(generations) => {
+                if std::mem::take(&mut database_away) {
+                    info!("The generations can be read again");
+                }
+                follow(&stores, &feeds, &mut running, &generations).await?;
+                if let Some(started) = started.take_if(|_| !generations.is_empty()) {
+                    started();
+                }
+            }
+            Err(error) if !std::mem::replace(&mut database_away, true) => {
+                warn!(error = %error, "The generations cannot be read; those known are fed on: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+    for running in running.values() {
+        running.stop.cancel();
+    }
+    for (_, running) in running {
+        running.task.await.context("a feed panicked")??;
+    }
+    // What was answered last is still in the client.
+    stores.around.jetstream.client().flush().await.context("the last answers did not reach the broker")
+}
+
+/// `false` if told to stop meanwhile.
+async fn wait_for_broker(stores: &Stores, stop: &CancellationToken) -> bool {
+    let client = stores.around.jetstream.client();
+    let mut told = false;
+    while client.connection_state() != State::Connected {
+        if !std::mem::replace(&mut told, true) {
+            info!("Waiting for the broker");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = sleep(BROKER_AGAIN) => {}
+        }
+    }
+    true
+}
+
+/// Redis may not be there yet, or not tell; then nobody is warned.
+async fn warn_of_eviction(stores: &Stores) {
+    if let Ok(policy) = eviction_policy(stores.redis.clone()).await
+        && evicts_tombstones_first(&policy)
+    {
+        warn!(policy, "Redis evicts with {policy}, which removes the tombstones first; use allkeys-lru or noeviction");
+    }
+}
+
+/// Redis' `maxmemory-policy`.
+pub async fn eviction_policy(mut redis: ConnectionManager) -> redis::RedisResult<String> {
+    let answer: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut redis).await?;
+    Ok(answer.into_values().next().unwrap_or_default())
+}
+
+/// Whether a policy keeps tombstones as long as anything else.
+pub fn evicts_tombstones_first(policy: &str) -> bool {
+    policy.starts_with(BAD_EVICTION)
+}
+
+/// A feed, and how it is ended.
+struct Running {
+    feed: Arc<Feed>,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// Starts what is new, ends what is retired, and notes which generation serves.
+async fn follow(
+    stores: &Stores,
+    feeds: &Feeds,
+    running: &mut HashMap<(String, i32), Running>,
+    generations: &[Generation],
+) -> anyhow::Result<()> {
+    let key = |generation: &Generation| (generation.projection.clone(), generation.number);
+    for generation in generations {
+        if let Some(running) = running.get(&key(generation)) {
+            anyhow::ensure!(!running.task.is_finished(), "the feed of {} ended on its own", generation.projection);
+            running.feed.set_serving(generation.serving);
+        } else if let Some(started) = start(stores, generation) {
+            feeds.add(Arc::clone(&started.feed));
+            running.insert(key(generation), started);
+        }
+    }
+    let retired: Vec<_> =
+        running.keys().filter(|held| !generations.iter().any(|generation| key(generation) == **held)).cloned().collect();
+    for key in retired {
+        if let Some(ended) = running.remove(&key) {
+            info!(projection.name = key.0, generation = key.1, "Generation {} of {} is retired", key.1, key.0);
+            ended.stop.cancel();
+            ended.task.await.context("a feed panicked")??;
+            feeds.remove(&ended.feed);
+        }
+    }
+    Ok(())
+}
+
+/// A projection that this program does not know is fed by another version of it.
+fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
+    let number = generation.number;
+    Some(match generation.projection.as_str() {
+        ListingSearch::NAME => run_feed(stores, generation, ListingSearch::new(stores.opensearch.clone(), &stores.alias, number)),
+        ListingPage::NAME => run_feed(stores, generation, ListingPage::new(stores.redis.clone(), number)),
+        ListingCatalog::NAME => run_feed(stores, generation, ListingCatalog::new(stores.around.db.clone())),
+        StockLevels::NAME => run_feed(stores, generation, StockLevels::new(stores.around.db.clone())),
+        _ => return None,
+    })
+}
+
+fn run_feed<P: Projection>(stores: &Stores, generation: &Generation, projection: P) -> Running {
+    let feed = Arc::new(Feed::new(P::NAME, generation));
+    let stop = CancellationToken::new();
+    let consumer = Consumer::new(projection, stores.around.clone(), Arc::clone(&feed));
+    Running { feed, stop: stop.clone(), task: tokio::spawn(consumer.run(stop)) }
+}

@@ -1,0 +1,127 @@
+//! `projector status`: how far each projection is.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::Context as _;
+use async_nats::{connection::State, jetstream::consumer::Info};
+use serde::{Deserialize, Serialize};
+use service::clock::Clock;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    connections,
+    feed::{FeedStatus, Phase},
+    generations, monitor,
+    settings::{Output, StatusSettings},
+};
+
+/// The rate is what is answered within this time.
+const RATE_OVER: Duration = Duration::from_secs(1);
+/// A projector on this machine, or near it.
+const OPS_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+const BROKER_CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+const BROKER_AGAIN: Duration = Duration::from_millis(50);
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+struct Line {
+    projection: String,
+    generation: i32,
+    serving: bool,
+    lag_events: u64,
+    lag_seconds: f64,
+    /// Events answered in a second, by all processes.
+    rate: f64,
+    dead_letters: usize,
+    /// Events that wait for another try; known only to the running process.
+    retrying: Option<usize>,
+    /// `None` if no running process could be asked.
+    #[serde(flatten)]
+    phase: Option<Phase>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OpsStatus {
+    projections: Vec<FeedStatus>,
+}
+
+pub async fn show(settings: &StatusSettings) -> anyhow::Result<()> {
+    let lines = lines(settings).await?;
+    match settings.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&lines)?),
+        Output::Table => print!("{}", table(&lines)),
+    }
+    Ok(())
+}
+
+async fn lines(settings: &StatusSettings) -> anyhow::Result<Vec<Line>> {
+    let db = connections::database(&settings.database)?;
+    let generations = generations::fed(&db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
+    let jetstream = connections::nats(&settings.nats).await?;
+    let connected = async {
+        while jetstream.client().connection_state() != State::Connected {
+            sleep(BROKER_AGAIN).await;
+        }
+    };
+    timeout(BROKER_CONNECTS_WITHIN, connected).await.context("the broker does not answer")?;
+    let running = running(settings).await;
+    let letters = monitor::dead_letters(&jetstream).await.context("the dead letters cannot be counted")?;
+
+    let mut before: HashMap<String, Info> = HashMap::new();
+    for generation in &generations {
+        before.insert(generation.durable.clone(), monitor::consumer_info(&jetstream, &generation.durable).await?);
+    }
+    sleep(RATE_OVER).await;
+    let mut lines = Vec::new();
+    for generation in generations {
+        let info = monitor::consumer_info(&jetstream, &generation.durable).await?;
+        let lag = monitor::lag(&jetstream, &info, Clock::System.now()).await?;
+        let answered = |info: &Info| info.ack_floor.consumer_sequence;
+        let moved = before.get(&generation.durable).map_or(0, |before| answered(&info).saturating_sub(answered(before)));
+        let feed = running.as_ref().and_then(|feeds| {
+            feeds.iter().find(|feed| feed.projection == generation.projection && feed.generation == generation.number)
+        });
+        lines.push(Line {
+            lag_events: lag.events,
+            lag_seconds: lag.seconds,
+            rate: Duration::from_secs(moved).as_secs_f64() / RATE_OVER.as_secs_f64(),
+            dead_letters: if generation.serving { letters.get(&generation.projection).copied().unwrap_or_default() } else { 0 },
+            retrying: feed.map(|feed| feed.retrying),
+            phase: feed.map(|feed| feed.phase.clone()),
+            projection: generation.projection,
+            generation: generation.number,
+            serving: generation.serving,
+        });
+    }
+    Ok(lines)
+}
+
+/// What the running process says; `None` if none answers.
+async fn running(settings: &StatusSettings) -> Option<Vec<FeedStatus>> {
+    let client = reqwest::Client::builder().no_proxy().timeout(OPS_ANSWERS_WITHIN).build().ok()?;
+    let url = settings.ops.join("status").ok()?;
+    let status: OpsStatus = client.get(url).send().await.ok()?.json().await.ok()?;
+    Some(status.projections)
+}
+
+fn table(lines: &[Line]) -> String {
+    let mut table = format!(
+        "{:<18} {:>3}  {:<8} {:>9} {:>9} {:>9} {:>8} {:>12}  {}\n",
+        "PROJECTION", "GEN", "ROLE", "LAG", "SECONDS", "EVENTS/S", "RETRYING", "DEAD LETTERS", "STATE"
+    );
+    for line in lines {
+        let state = match &line.phase {
+            None => "unknown (no projector answers at --ops)".to_owned(),
+            Some(Phase::Consuming) => "consuming".to_owned(),
+            Some(Phase::Waiting { why }) => format!("waiting: {why}"),
+            Some(Phase::Holding { why, since }) => format!("held since {}: {why}", since.format("%H:%M:%S")),
+        };
+        let role = if line.serving { "serving" } else { "standby" };
+        let retrying = line.retrying.map_or_else(|| "-".to_owned(), |retrying| retrying.to_string());
+        table += &format!(
+            "{:<18} {:>3}  {role:<8} {:>9} {:>9.1} {:>9.0} {retrying:>8} {:>12}  {state}\n",
+            line.projection, line.generation, line.lag_events, line.lag_seconds, line.rate, line.dead_letters
+        );
+    }
+    table
+}

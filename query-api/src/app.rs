@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::opensearch::{OPENSEARCH, SearchIndex};
 use crate::page_cache::PageCache;
 use crate::redis_pages::{REDIS, RedisPages};
+use crate::search::arrival::Refreshes;
 use crate::settings::ServeSettings;
 
 /// Cloned for every request: one pointer.
@@ -27,6 +28,7 @@ pub struct Parts {
     pub database: Database,
     pub redis: RedisPages,
     pub search: SearchIndex,
+    pub refreshes: Refreshes,
     pub pages: Arc<PageCache>,
     pub generations: Generations,
     pub metrics: Metrics,
@@ -82,6 +84,7 @@ impl App {
                 metrics.breaker(OPENSEARCH),
                 errors(),
             )?,
+            refreshes: Refreshes::default(),
             pages: Arc::new(PageCache::new(settings.page_cache.is_on(), metrics.local.clone())),
             generations: Generations::default(),
             verifier: Verifier::new(settings.jwt_jwks.clone(), issuer.as_deref(), audience.as_deref(), Clock::System),

@@ -4,6 +4,8 @@
 //! nearly so. So totals and counts stay meaningful, and misspellings, which cost the most, are paid for by those who make
 //! them.
 
+pub mod arrival;
+mod catalog;
 pub mod facets;
 pub mod found;
 mod index;
@@ -14,7 +16,8 @@ pub mod words;
 
 use serde::{Deserialize, Serialize};
 use service::http::Parameters;
-use service::problem::{Kind, Problem, Refusal};
+use service::problem::{Chain, Kind, Problem, Refusal};
+use tracing::error;
 use utoipa::IntoParams;
 
 pub use found::{Found, SearchPage};
@@ -22,10 +25,12 @@ pub use found::{Found, SearchPage};
 use self::facets::Facet;
 use self::words::Words;
 use crate::app::App;
+use crate::catalog::CatalogueError;
+use crate::consistency::{Consistency, Freshness, NotYet};
 use crate::cursor::{self, Backend, Cursor, CursorError, Stage};
 use crate::dependency::Unanswered;
 use crate::filters::{Filters, Sort};
-use crate::visibility::{IN_SEARCH, Scope};
+use crate::visibility::IN_SEARCH;
 
 /// Fewer hits than this, and misspellings and single words are looked for as well.
 const ENOUGH: u64 = 3;
@@ -129,6 +134,8 @@ pub enum SearchError {
     Cursor(#[from] CursorError),
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
     #[error("OpenSearch gave an answer that cannot be read")]
     Unreadable(#[from] serde_json::Error),
     /// A question that OpenSearch does not understand is our fault.
@@ -136,27 +143,54 @@ pub enum SearchError {
     Refused(String),
 }
 
+impl From<CatalogueError> for SearchError {
+    fn from(error: CatalogueError) -> Self {
+        match error {
+            CatalogueError::Cursor(error) => Self::Cursor(error),
+            CatalogueError::Unanswered(error) => Self::Unanswered(error),
+        }
+    }
+}
+
 impl Refusal for SearchError {
     fn kind(&self) -> Kind {
         match self {
             Self::Cursor(error) => error.kind(),
             Self::Unanswered(error) => error.kind(),
+            Self::NotYet(error) => error.kind(),
             Self::Unreadable(_) | Self::Refused(_) => Kind::Unavailable,
         }
     }
 }
 
-/// Answers from OpenSearch.
-pub async fn search(app: &App, search: &Search) -> Result<Found, SearchError> {
-    if let Some(cursor) = &search.after {
-        cursor.continues(Backend::Search)?;
+/// Answers from OpenSearch; while that is away, from Postgres.
+pub async fn search(app: &App, search: &Search, consistency: &Consistency) -> Result<(Found, Freshness), SearchError> {
+    let failed = match from_index(app, search, consistency).await {
+        Err(error @ (SearchError::Unanswered(_) | SearchError::Refused(_) | SearchError::Unreadable(_))) => error,
+        answered => return answered,
+    };
+    if !matches!(failed, SearchError::Unanswered(_)) {
+        error!(error = %Chain(&failed), "A search is answered from Postgres: {failed}");
     }
-    let scope: Scope = IN_SEARCH;
-    let found = index::find(app, search, scope, search.stage()).await?;
+    let freshness = crate::catalog::wait_for::<SearchError>(app, consistency).await?;
+    Ok((catalog::find(app, search, IN_SEARCH).await?, freshness))
+}
+
+async fn from_index(app: &App, search: &Search, consistency: &Consistency) -> Result<(Found, Freshness), SearchError> {
+    let freshness = arrival::wait_for(app, consistency).await?;
+    if let Some(cursor) = &search.after
+        && let Err(error) = cursor.continues(Backend::Search)
+    {
+        // Only if OpenSearch is there has the store changed since the page before.
+        let ping = app.search.client.ping();
+        app.search.ask(async { ping.send().await?.error_for_status_code() }).await?;
+        return Err(error.into());
+    }
+    let found = index::find(app, search, IN_SEARCH, search.stage()).await?;
     if search.may_widen(&found) {
-        return index::find(app, search, scope, Stage::Loose).await;
+        return Ok((index::find(app, search, IN_SEARCH, Stage::Loose).await?, freshness));
     }
-    Ok(found)
+    Ok((found, freshness))
 }
 
 #[cfg(test)]

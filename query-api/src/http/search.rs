@@ -11,7 +11,7 @@ use service::problem::Problem;
 
 use super::{answer, next_page};
 use crate::app::App;
-use crate::consistency::Freshness;
+use crate::consistency::Consistency;
 use crate::filters::{FilterParameters, PlaceParameters};
 use crate::search::{self, Search, SearchPage, SearchParameters};
 use crate::visibility::IN_SEARCH;
@@ -24,9 +24,18 @@ use crate::visibility::IN_SEARCH;
     get,
     path = "/listings/search",
     tag = "listings",
-    params(SearchParameters, FilterParameters, PlaceParameters),
+    params(
+        SearchParameters,
+        FilterParameters,
+        PlaceParameters,
+        ("Consistency-Token" = Option<String>, Header, description = "Waits until the writes that it names are visible"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: an old answer will do"),
+    ),
     responses(
-        (status = 200, description = "A page of what was found", body = SearchPage),
+        (status = 200, description = "A page of what was found", body = SearchPage, headers(
+            ("Link" = Option<String>, description = "The next page, `rel=\"next\"`"),
+            ("Stale" = Option<String>, description = "`?1` if it does not have what the token names")
+        )),
         (status = 400, description = "A parameter is unknown or cannot be read", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "The token is not believed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "No store can search", body = Problem, content_type = "application/problem+json"),
@@ -38,8 +47,9 @@ pub async fn search_listings(
     _: Visitor,
     OriginalUri(asked): OriginalUri,
     parameters: Parameters,
+    consistency: Consistency,
 ) -> Result<Response, Problem> {
-    found(&app, &asked, parameters).await
+    found(&app, &asked, parameters, &consistency).await
 }
 
 /// Find listings
@@ -49,9 +59,18 @@ pub async fn search_listings(
     get,
     path = "/search",
     tag = "listings",
-    params(SearchParameters, FilterParameters, PlaceParameters),
+    params(
+        SearchParameters,
+        FilterParameters,
+        PlaceParameters,
+        ("Consistency-Token" = Option<String>, Header, description = "Waits until the writes that it names are visible"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: an old answer will do"),
+    ),
     responses(
-        (status = 200, description = "A page of what was found", body = SearchPage),
+        (status = 200, description = "A page of what was found", body = SearchPage, headers(
+            ("Link" = Option<String>, description = "The next page, `rel=\"next\"`"),
+            ("Stale" = Option<String>, description = "`?1` if it does not have what the token names")
+        )),
         (status = 400, description = "A parameter is unknown or cannot be read", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "The token is not believed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "No store can search", body = Problem, content_type = "application/problem+json"),
@@ -63,18 +82,19 @@ pub async fn search(
     _: Visitor,
     OriginalUri(asked): OriginalUri,
     parameters: Parameters,
+    consistency: Consistency,
 ) -> Result<Response, Problem> {
-    found(&app, &asked, parameters).await
+    found(&app, &asked, parameters, &consistency).await
 }
 
-async fn found(app: &App, asked: &Uri, parameters: Parameters) -> Result<Response, Problem> {
+async fn found(app: &App, asked: &Uri, parameters: Parameters, consistency: &Consistency) -> Result<Response, Problem> {
     let began = Instant::now();
     let search = Search::read(parameters)?;
-    let found = search::search(app, &search).await?;
+    let (found, freshness) = search::search(app, &search, consistency).await?;
     app.metrics.searched.inc();
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (body, next_cursor) = found.render(took).map_err(|error| Problem::logged(&error.into()))?;
-    let mut response = answer::json(body.into(), IN_SEARCH.audience(), Freshness::Fresh);
+    let mut response = answer::json(body.into(), IN_SEARCH.audience(), freshness);
     next_page::link(response.headers_mut(), asked, next_cursor.as_deref());
     Ok(response)
 }

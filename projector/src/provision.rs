@@ -88,13 +88,20 @@ struct ApiError {
     description: String,
 }
 
-/// Asks the broker's API for something that has a configuration; `None` if it is not there.
-async fn ask(jetstream: &jetstream::Context, subject: String, request: &Value) -> anyhow::Result<Option<Map<String, Value>>> {
+/// Asks the broker's API for something that has a configuration; `None` if it is not there. A question about it has no body,
+/// and the broker minds one.
+async fn ask(
+    jetstream: &jetstream::Context,
+    subject: String,
+    request: Option<&Value>,
+) -> anyhow::Result<Option<Map<String, Value>>> {
+    const API: &str = "$JS.API";
     const STREAM_NOT_FOUND: u32 = 10_059;
     const CONSUMER_NOT_FOUND: u32 = 10_014;
-    let answer: ApiAnswer =
-        jetstream.request(subject.clone(), request).await.with_context(|| format!("{subject} was not answered"))?;
-    match answer {
+    let body = request.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    let answer = jetstream.client().request(format!("{API}.{subject}"), body.into()).await;
+    let answer = answer.with_context(|| format!("{subject} was not answered"))?;
+    match serde_json::from_slice(&answer.payload).with_context(|| format!("the answer to {subject} cannot be read"))? {
         ApiAnswer::Ok { config } => Ok(Some(config)),
         ApiAnswer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => Ok(None),
         ApiAnswer::Error { error } => bail!("{subject}: {} ({})", error.description, error.err_code),

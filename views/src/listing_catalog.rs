@@ -120,10 +120,12 @@ impl Row {
 
 impl SearchText {
     fn of(listing: &Listing) -> Self {
+        // As a path the category would be one word.
+        let category = listing.category.as_ref().map(|path| path.replace('/', " "));
         let keywords = listing
             .brand
             .iter()
-            .chain(&listing.category)
+            .chain(&category)
             .chain(&listing.tags)
             .chain(listing.attributes.iter().map(|attribute| &attribute.value));
         let mut folded = String::new();

@@ -35,7 +35,7 @@ pub async fn provision(
 ) -> anyhow::Result<String> {
     let asked = config(durable, aggregates, settings);
     let info = format!("CONSUMER.INFO.{EVENTS_STREAM}.{durable}");
-    let held = ask(jetstream, info.clone(), &Value::Null).await?;
+    let held = ask(jetstream, info.clone(), None).await?;
     let done = match &held {
         Some(held) if differences(&asked, held).is_empty() => return Ok(format!("consumer {durable}: is as it should be")),
         Some(_) => "updated",
@@ -46,9 +46,9 @@ pub async fn provision(
     config.retain(|name, _| !["filter_subject", "filter_subjects"].contains(&name.as_str()));
     config.extend(asked.clone());
     let request = json!({ "stream_name": EVENTS_STREAM, "config": config });
-    ask(jetstream, format!("CONSUMER.CREATE.{EVENTS_STREAM}.{durable}"), &request).await?;
+    ask(jetstream, format!("CONSUMER.CREATE.{EVENTS_STREAM}.{durable}"), Some(&request)).await?;
 
-    let stuck = ask(jetstream, info, &Value::Null).await?.with_context(|| format!("consumer {durable} is gone again"))?;
+    let stuck = ask(jetstream, info, None).await?.with_context(|| format!("consumer {durable} is gone again"))?;
     let differences = differences(&asked, &stuck);
     if !differences.is_empty() {
         bail!("the server did not take all settings of consumer {durable}: {}", differences.join("; "));

@@ -17,21 +17,21 @@ pub async fn provision(jetstream: &jetstream::Context, definition: &str) -> anyh
     let name = config.get("name").and_then(Value::as_str).context("a stream's definition has no name")?;
     let info = |what: &str| format!("STREAM.{what}.{name}");
 
-    let held = ask(jetstream, info("INFO"), &Value::Null).await?;
+    let held = ask(jetstream, info("INFO"), None).await?;
     let done = match &held {
         Some(held) if differences(config, held).is_empty() => return Ok(format!("stream {name}: is as it should be")),
         Some(held) => {
             // What an operator has set beside ours stays.
             let merged: Map<String, Value> = held.clone().into_iter().chain(config.clone()).collect();
-            ask(jetstream, info("UPDATE"), &Value::Object(merged)).await?;
+            ask(jetstream, info("UPDATE"), Some(&Value::Object(merged))).await?;
             "updated"
         }
         None => {
-            ask(jetstream, info("CREATE"), &asked).await?;
+            ask(jetstream, info("CREATE"), Some(&asked)).await?;
             "created"
         }
     };
-    let stuck = ask(jetstream, info("INFO"), &Value::Null).await?.with_context(|| format!("stream {name} is gone again"))?;
+    let stuck = ask(jetstream, info("INFO"), None).await?.with_context(|| format!("stream {name} is gone again"))?;
     let differences = differences(config, &stuck);
     if !differences.is_empty() {
         bail!("the server did not take all settings of stream {name}: {}", differences.join("; "));

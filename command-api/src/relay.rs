@@ -27,9 +27,10 @@ mod resolve;
 mod ship;
 mod wire;
 
-// Whether the broker still has what it acknowledged.
+// Whether broker and database still have what they acknowledged.
 mod mark;
 mod repair;
+mod rewind;
 
 // How it is seen.
 mod metrics;

@@ -102,11 +102,13 @@ impl Broker {
         self.stream.cached_info().state.messages == 0
     }
 
-    /// The stream's last sequence when we connected.
-    pub fn last_sequence(&self) -> u64 {
-        self.stream.cached_info().state.last_sequence
+    /// The stream's last sequence.
+    pub async fn last_sequence(&self) -> Result<u64, Broken> {
+        let info = self.stream.get_info().await.map_err(|error| Broken::Waiting(format!("stream {EVENTS_STREAM}: {error}")))?;
+        Ok(info.state.last_sequence)
     }
 
+    /// Fails if the connection was lost, even if only for a moment.
     pub fn check_connected(&self) -> Result<(), Broken> {
         if self.lost.is_cancelled() { Err(Broken::Broker("the connection was lost".to_owned())) } else { Ok(()) }
     }
@@ -161,9 +163,10 @@ fn read_message(read: Read) -> Result<Option<(Last, String)>, Broken> {
     let version = text(header::AGGREGATE_VERSION).and_then(|version| version.parse().ok());
     let event_id = text(header::MESSAGE_ID).and_then(|id| id.split('/').next()?.parse().ok());
     let sequence = message.sequence;
-    let last = match version {
-        Some(version) => Last::Event(Stored { version, event_id: event_id.unwrap_or_default(), sequence }),
-        None => Last::Foreign { sequence },
+    let last = match (version, event_id) {
+        (Some(version), Some(event_id)) => Last::Event(Stored { version, event_id, sequence }),
+        // A relay always gives both.
+        (None, _) | (_, None) => Last::Foreign { sequence },
     };
     Ok(Some((last, message.subject.to_string())))
 }

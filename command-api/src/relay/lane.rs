@@ -125,6 +125,7 @@ impl Lane<'_> {
         let mut wake = self.plan.wake.clone();
         let mut next_take = Instant::now();
         let mut prefetched: Option<Vec<Event>> = None;
+        self.check_rewound().await?;
         while !self.stop.is_cancelled() {
             self.broker.check_connected()?;
             if self.owned.len() < self.plan.shards.len() && Instant::now() >= next_take {

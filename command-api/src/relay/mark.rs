@@ -100,6 +100,21 @@ pub async fn check(session: &mut Session, broker: &Broker, shard: i16) -> Result
     Ok(kept(Mark { key, stored }, at_mark.map(|(message, _)| message), last))
 }
 
+/// The highest sequence that any shard's mark has in this stream.
+pub async fn highest(session: &mut Session, created: DateTime<Utc>) -> Result<u64, Broken> {
+    let highest = session
+        .run(async |connection| {
+            sqlx::query_scalar!(
+                r#"select coalesce(max(seq), 0) as "seq!" from command.relay_mark where stream_created = $1"#,
+                created
+            )
+            .fetch_one(connection)
+            .await
+        })
+        .await?;
+    Ok(highest.cast_unsigned())
+}
+
 /// The rule of [`check`].
 fn kept(mark: Mark, at_mark: Option<Last>, last: Last) -> Kept {
     let Stored { version, event_id, sequence } = mark.stored;

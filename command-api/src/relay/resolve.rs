@@ -19,7 +19,7 @@ pub enum Last {
     Nothing,
     /// It says which event it is, and which version; whether that is true, the journal knows.
     Event(Stored),
-    /// Without a version that can be read: somebody else wrote it.
+    /// Without a version or an id that can be read: no relay wrote it.
     Foreign {
         sequence: u64,
     },
@@ -53,15 +53,22 @@ pub fn next_step(version: u64, last: Last, journal: Option<Uuid>) -> Step {
         Last::Nothing => Step::FillGap { after: 0, expected: 0 },
         // Whatever it is, it is not a version of this aggregate; a second copy is harmless by version.
         Last::Foreign { sequence } => Step::Publish { expected: sequence },
-        Last::Event(last) => match journal {
-            None => Step::Diverged(Divergence::JournalLacks { version: last.version }),
-            Some(journal) if journal != last.event_id => {
-                Step::Diverged(Divergence::OtherEvent { version: last.version, stream: last.event_id, journal })
-            }
-            Some(_) if last.version >= version => Step::AlreadyThere(last),
-            Some(_) if last.version + 1 == version => Step::Publish { expected: last.sequence },
-            Some(_) => Step::FillGap { after: last.version, expected: last.sequence },
+        Last::Event(last) => match divergence(&last, journal) {
+            Some(divergence) => Step::Diverged(divergence),
+            None if last.version >= version => Step::AlreadyThere(last),
+            None if last.version + 1 == version => Step::Publish { expected: last.sequence },
+            None => Step::FillGap { after: last.version, expected: last.sequence },
         },
+    }
+}
+
+/// Whether an event of the stream is not the journal's of that version.
+pub fn divergence(stored: &Stored, journal: Option<Uuid>) -> Option<Divergence> {
+    let Stored { version, event_id: stream, .. } = *stored;
+    match journal {
+        None => Some(Divergence::JournalLacks { version }),
+        Some(journal) if journal != stream => Some(Divergence::OtherEvent { version, stream, journal }),
+        Some(_) => None,
     }
 }
 

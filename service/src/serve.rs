@@ -1,8 +1,6 @@
 //! Serves HTTP so that a stop loses no request: unready first, then no new connections, then the rest is finished.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -148,10 +146,9 @@ async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut endin
     if let Err(error) = stream.set_nodelay(true) {
         debug!(error = %error, "Cannot set TCP_NODELAY: {error}");
     }
-    let spoken = Arc::new(AtomicBool::new(false));
-    let speaks = Arc::clone(&spoken);
+    let (speaks, mut spoken) = watch::channel(false);
     let routes = routes.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-        speaks.store(true, Ordering::Relaxed);
+        speaks.send_replace(true);
         request.extensions_mut().insert(ConnectInfo(peer));
         request.map(axum::body::Body::new)
     });
@@ -164,15 +161,16 @@ async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut endin
 
     tokio::select! {
         outcome = connection.as_mut() => return ended(outcome),
-        _ = ending.changed() => connection.as_mut().graceful_shutdown(),
+        _ = ending.changed() => {}
     }
-    if !spoken.load(Ordering::Relaxed) {
-        match timeout(SILENT_WITHIN, connection.as_mut()).await {
-            Ok(outcome) => return ended(outcome),
-            Err(_) if !spoken.load(Ordering::Relaxed) => return,
-            Err(_) => {}
-        }
+    // hyper closes at once what has not said anything yet, with the request that may be on its way.
+    tokio::select! {
+        outcome = connection.as_mut() => return ended(outcome),
+        heard = timeout(SILENT_WITHIN, spoken.wait_for(|spoken| *spoken)) => if heard.is_err() {
+            return;
+        },
     }
+    connection.as_mut().graceful_shutdown();
     ended(connection.await);
 }
 
@@ -184,12 +182,17 @@ fn ended(outcome: hyper::Result<()>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::routing::get;
+    use http::header::CONNECTION;
+    use prometheus_client::registry::Registry;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::http::{HttpMetrics, wrap};
 
     const QUICK: Drain = Drain { probe_period: Duration::from_millis(100), grace: Duration::from_millis(500) };
 
@@ -244,6 +247,46 @@ mod tests {
         assert!(ask(running.addr, "/").await.is_err(), "nobody listens any more");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stop_under_load_loses_no_request() {
+        const CALLERS: usize = 32;
+        let mut registry = Registry::default();
+        let (lifecycle, stop) = (Lifecycle::default(), CancellationToken::new());
+        let pause = async || tokio::time::sleep(Duration::from_millis(3)).await;
+        let routes = wrap(Router::new().route("/", get(pause)), HttpMetrics::register(&mut registry), lifecycle.clone());
+        let listener = bind("HTTP_ADDR", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let drain = Drain { probe_period: Duration::from_millis(500), grace: Duration::from_secs(5) };
+        let server = tokio::spawn(serve(listener, routes, lifecycle, drain, stop.clone()));
+
+        // Half of them keep their connections, half open one for each request.
+        let client = |kept| reqwest::Client::builder().no_proxy().pool_max_idle_per_host(kept).build().unwrap();
+        let clients = [client(CALLERS), client(0)];
+        let callers: Vec<JoinHandle<usize>> = (0..CALLERS)
+            .map(|number| {
+                let client = clients[number % 2].clone();
+                let url = url.clone();
+                tokio::spawn(async move {
+                    let mut answered = 0;
+                    loop {
+                        let answer = client.get(&url).send().await.expect("a request was lost");
+                        answered += usize::from(answer.status().is_success());
+                        // As whoever routes requests: there are others to be asked.
+                        if answer.headers().contains_key(CONNECTION) {
+                            return answered;
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.cancel();
+        server.await.unwrap().unwrap();
+        for caller in callers {
+            assert!(caller.await.unwrap() > 0);
+        }
+    }
+
     #[tokio::test]
     async fn an_idle_connection_does_not_hold_up_the_stop() {
         let running = start(QUICK).await;
@@ -253,6 +296,24 @@ mod tests {
         idle.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
         running.stop.cancel();
+        running.server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_on_its_way_when_nobody_else_gets_in_is_answered() {
+        let running = start(Drain { grace: SILENT_WITHIN * 3, ..QUICK }).await;
+        running.stop.cancel();
+        while !running.lifecycle.is_draining() {
+            tokio::task::yield_now().await;
+        }
+        let mut late = TcpStream::connect(running.addr).await.unwrap();
+        while TcpStream::connect(running.addr).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        late.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        late.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer:?}");
         running.server.await.unwrap().unwrap();
     }
 

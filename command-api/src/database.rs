@@ -53,6 +53,10 @@ impl Database {
         Ok(self.single.acquire().await?)
     }
 
+    pub async fn batch_connection(&self) -> Result<PoolConnection<Postgres>, Failure> {
+        Ok(self.batch.acquire().await?)
+    }
+
     /// Begins a transaction none of whose statements may take longer than the command has.
     pub async fn begin(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
         begin(&self.single, deadline).await
@@ -101,7 +105,7 @@ pub enum Failure {
 
 impl Failure {
     /// The journal holds what we wrote; if it cannot be read, that is our mistake.
-    pub fn encoding(error: impl Into<anyhow::Error>) -> Self {
+    pub fn document(error: impl Into<anyhow::Error>) -> Self {
         Self::Document(error.into())
     }
 

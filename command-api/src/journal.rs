@@ -106,18 +106,36 @@ impl NewFact {
             }
             Self::Stock { change, stock, ends } => Fact::Stock { change: change.clone(), state: (!ends).then(|| stock.clone()) },
         };
-        let recorded = Event { meta, fact }.encode().map_err(Failure::encoding)?;
+        let recorded = Event { meta, fact }.encode().map_err(Failure::document)?;
         if recorded.size() > EVENT_MAX { Err(Refused::TooLarge) } else { Ok(recorded) }
     }
 }
 
-/// Writes the facts and what they make of the state tables: one statement, so one round trip. Outside of a transaction it
-/// is one.
+/// Writes the facts and what they make of the state tables, within a transaction.
 pub async fn write(connection: &mut PgConnection, facts: &Facts, caller: &Caller, now: DateTime<Utc>) -> Result<(), Refused> {
+    Ok(execute(connection, &facts.record(caller, now)?, facts, now).await?)
+}
+
+/// The same as a transaction of its own: one statement, one round trip. If it breaks, nobody knows whether it was done.
+pub async fn write_and_commit(
+    connection: &mut PgConnection,
+    facts: &Facts,
+    caller: &Caller,
+    now: DateTime<Utc>,
+) -> Result<(), Refused> {
     let recorded = facts.record(caller, now)?;
+    Ok(execute(connection, &recorded, facts, now).await.map_err(Failure::while_committing)?)
+}
+
+async fn execute(
+    connection: &mut PgConnection,
+    recorded: &[Recorded],
+    facts: &Facts,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     let listings = ListingRows::of(facts, now);
     let stocks = StockRows::of(facts, now);
-    let journal = JournalRows::of(&recorded);
+    let journal = JournalRows::of(recorded);
     sqlx::query_file!(
         "src/journal/write_facts.sql",
         &listings.ids,
@@ -169,8 +187,11 @@ impl<'a> ListingRows<'a> {
                 last.insert(listing.id, (listing, *ends));
             }
         }
+        let mut last: Vec<_> = last.into_values().collect();
+        // Two batches with the same external ids wait for each other instead of for ever.
+        last.sort_unstable_by_key(|(listing, _)| (listing.seller_id, &listing.external_id, listing.id));
         let mut rows = Self::default();
-        for (listing, ends) in last.into_values() {
+        for (listing, ends) in last {
             rows.ids.push(listing.id.0);
             rows.versions.push(listing.version.cast_signed());
             rows.sellers.push(listing.seller_id.0);

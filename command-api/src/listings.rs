@@ -3,25 +3,21 @@
 // 1. What a client sends is judged.
 pub mod content;
 pub mod draft;
+mod merge_patch;
 mod rules;
 
 // 2. The verbs.
+pub mod change_status;
+pub mod create_batch;
 pub mod create_listing;
 pub mod delete_listing;
+pub mod patch_listing;
+pub mod replace_listing;
 
-// 3. What they share: the rows, locked.
-mod rows;
+// 3. What they share: what is held of a listing, its rows, and how one is revised.
+pub mod held;
+mod revise;
+pub mod rows;
 
-use std::collections::BTreeSet;
-
-use events::{Listing, Stock};
-
-use crate::database::Failure;
-use crate::refusal::Refused;
-
-/// Stock was locked before the listing was: if the listing's variants changed in between, the command starts again.
-fn same_variants(listing: &Listing, stock: &[Stock]) -> Result<(), Refused> {
-    let locked: BTreeSet<_> = stock.iter().map(|stock| stock.variant_id).collect();
-    let own: BTreeSet<_> = listing.variants.iter().map(|variant| variant.id).collect();
-    if locked == own { Ok(()) } else { Err(Failure::VariantsChanged.into()) }
-}
+#[cfg(test)]
+pub mod tests;

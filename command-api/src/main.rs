@@ -12,8 +12,11 @@ mod http;
 // 3. The command decides and writes, in one transaction.
 mod app;
 mod database;
+mod idempotency;
+mod inventory;
 mod listings;
 mod metrics;
+mod outcome;
 mod precondition;
 mod refusal;
 

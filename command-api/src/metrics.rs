@@ -8,7 +8,17 @@ use sqlx::PgPool;
 use crate::database::Database;
 
 /// Transactions that are timed, by what they are for.
-const OPERATIONS: [&str; 2] = ["create_listing", "delete_listing"];
+const OPERATIONS: [&str; 9] = [
+    "create_listing",
+    "create_listing_once",
+    "create_batch",
+    "replace_listing",
+    "patch_listing",
+    "change_status",
+    "delete_listing",
+    "set_stock",
+    "record_movement",
+];
 
 #[derive(Debug, Clone)]
 pub struct Metrics {

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::cli::Serve;
 use crate::database::Database;
 use crate::http;
+use crate::idempotency;
 use crate::metrics::{self, Metrics};
 use crate::outbox::Wake;
 use crate::relay::{self, Relay};
@@ -67,6 +68,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     if let Some(relay) = relay {
         tasks.spawn("relay", relay::run(relay, stop.clone()));
     }
+    tasks.spawn("idempotency", idempotency::forget_expired(database.single.clone(), stop.clone()));
     lifecycle.started();
 
     // The operations port answers until everything else has ended.

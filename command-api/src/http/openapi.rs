@@ -10,7 +10,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "Listings: commands", description = "The write side of the marketplace.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
-    tags((name = "listings", description = "What sellers offer"))
+    tags((name = "listings", description = "What sellers offer"), (name = "inventory", description = "How many pieces there are"))
 )]
 struct Document;
 

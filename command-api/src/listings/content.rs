@@ -1,6 +1,6 @@
 //! What a seller says of a listing, once it keeps all rules. Reports every broken rule, each with its JSON pointer.
 
-use events::listing::{Attribute, Condition, Listing, Location, Status, Visibility};
+use events::listing::{Attribute, Condition, Location, Status, Visibility};
 use events::{Money, UserId, VariantId};
 use service::problem::Fault;
 
@@ -117,26 +117,6 @@ impl Content {
                 external_id,
             }),
             Some(_) | None => Err(faults.all()),
-        }
-    }
-
-    /// What the listing says now, its variants left out.
-    pub fn of(listing: &Listing) -> Self {
-        Self {
-            title: listing.title.clone(),
-            description: listing.description.clone(),
-            category: listing.category.clone(),
-            price: listing.price,
-            condition: listing.condition,
-            visibility: listing.visibility,
-            brand: listing.brand.clone(),
-            language: listing.language.clone(),
-            attributes: listing.attributes.clone(),
-            tags: listing.tags.clone(),
-            location: listing.location.clone(),
-            images: listing.images.iter().map(|image| ImageLink { url: image.url.clone(), alt: image.alt.clone() }).collect(),
-            variants: None,
-            external_id: listing.external_id.clone(),
         }
     }
 }

@@ -5,16 +5,21 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use events::listing::{Image, Listing, ListingChange, Status, Variant};
 use events::stock::{Stock, StockChange};
-use events::{ConsistencyToken, ImageId, ListingId, UserId, VariantId};
+use events::{AggregateKey, ImageId, ListingId, UserId, VariantId};
+use http::StatusCode;
 use service::problem::{Fault, Kind, Refusal};
 use tracing::info;
 
 use super::content::{Content, ImageLink, Opening, VariantSpec};
 use super::draft::{ListingDraft, refusing_server_owned};
+use super::held::Held;
 use crate::app::App;
 use crate::caller::Caller;
+use crate::database;
+use crate::idempotency::{self, Keyed};
 use crate::journal::{self, Facts};
-use crate::refusal::Refused;
+use crate::outcome::Done;
+use crate::refusal::{Refused, Repeatable};
 
 /// How long a client waits for a new listing.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -53,6 +58,12 @@ impl Refusal for CreateRefused {
     }
 }
 
+impl Repeatable for CreateRefused {
+    fn lost_race(&self) -> bool {
+        matches!(self, Self::Refused(refused) if refused.lost_race())
+    }
+}
+
 impl CreateListing {
     /// Judges what a client sent. `unknown` are the members that no draft has.
     pub fn new(draft: ListingDraft, unknown: Vec<Fault>) -> Result<Self, CreateRefused> {
@@ -70,26 +81,54 @@ impl CreateListing {
     }
 }
 
-/// Decide and write: one statement, one round trip.
+/// Decide and write: one statement, one round trip. A request that must not be done twice takes a transaction of several.
 pub async fn create_listing(
     app: &App,
     caller: &Caller,
     command: CreateListing,
-) -> Result<(Listing, ConsistencyToken), CreateRefused> {
+    keyed: Option<&Keyed>,
+) -> Result<Done<Listing>, CreateRefused> {
+    let done = match keyed {
+        None => app.metrics.queries.time("create_listing", at_once(app, caller, command)).await?,
+        Some(keyed) => {
+            let creation = database::repeated(|| once(app, caller, command.clone(), keyed));
+            app.metrics.queries.time("create_listing_once", creation).await?
+        }
+    };
+    if !done.replayed {
+        app.wake.ring();
+        app.metrics.created.inc();
+        let (id, seller) = (done.state.id, done.state.seller_id);
+        info!(listing.id = %id, seller.id = %seller, "Created listing {id}");
+    }
+    Ok(done)
+}
+
+async fn at_once(app: &App, caller: &Caller, command: CreateListing) -> Result<Done<Listing>, CreateRefused> {
     let now = app.clock.now();
     let seller = command.seller(caller)?;
-    let (listing, facts) = open(command, ListingId::new(), seller, now, VariantId::new);
+    let (held, facts) = open(command, ListingId::new(), seller, now, VariantId::new);
+    let mut connection = app.database.connection().await.map_err(Refused::from)?;
+    journal::write_and_commit(&mut connection, &facts, caller, now).await?;
+    Ok(Done::now(held.listing, facts.token()))
+}
 
-    let writing = async {
-        let mut connection = app.database.connection().await?;
-        journal::write(&mut connection, &facts, caller, now).await
-    };
-    app.metrics.queries.time("create_listing", writing).await?;
-    app.wake.ring();
+async fn once(app: &App, caller: &Caller, command: CreateListing, keyed: &Keyed) -> Result<Done<Listing>, CreateRefused> {
+    let now = app.clock.now();
+    let mut tx = app.database.begin(DEADLINE).await.map_err(Refused::from)?;
 
-    app.metrics.created.inc();
-    info!(listing.id = %listing.id, seller.id = %seller, "Created listing {}", listing.id);
-    Ok((listing, facts.token()))
+    if let Some(first) = idempotency::first_answer(&mut tx, Some(keyed)).await? {
+        return Ok(first);
+    }
+    let seller = command.seller(caller)?;
+    let (Held { listing, .. }, facts) = open(command, ListingId::new(), seller, now, VariantId::new);
+
+    let token = facts.token();
+    journal::write(&mut tx, &facts, caller, now).await?;
+    let kept = (AggregateKey::listing(listing.id), listing.version);
+    idempotency::keep(&mut tx, Some(keyed), StatusCode::CREATED, kept, &token).await?;
+    database::commit(tx).await.map_err(Refused::from)?;
+    Ok(Done::now(listing, token))
 }
 
 /// A listing at version 1, and a stock at version 1 for each variant.
@@ -99,7 +138,7 @@ pub fn open(
     seller: UserId,
     now: DateTime<Utc>,
     mut new_variant: impl FnMut() -> VariantId,
-) -> (Listing, Facts) {
+) -> (Held, Facts) {
     let CreateListing { content, opening } = command;
     let specs = content.variants.unwrap_or_else(|| vec![VariantSpec::default()]);
     let variants: Vec<Variant> = specs.into_iter().map(|spec| open_variant(spec, new_variant(), opening.stock > 0)).collect();
@@ -127,13 +166,14 @@ pub fn open(
         updated_at: now.into(),
         published_at: (opening.status == Status::Active).then(|| now.into()),
     };
+    let opened = |variant: &Variant| Stock { on_hand: opening.stock, ..empty_stock(&listing, variant.id, now) };
+    let stock: Vec<Stock> = listing.variants.iter().map(opened).collect();
     let mut facts = Facts::default();
-    for variant in &listing.variants {
-        let stock = empty_stock(&listing, variant.id, now);
-        facts.stock(StockChange::Opened { on_hand: opening.stock }, Stock { on_hand: opening.stock, ..stock });
+    for stock in &stock {
+        facts.stock(StockChange::Opened { on_hand: stock.on_hand }, stock.clone());
     }
     facts.listing(ListingChange::Created {}, listing.clone());
-    (listing, facts)
+    (Held { listing, stock }, facts)
 }
 
 /// A variant that did not exist before.
@@ -158,4 +198,39 @@ pub fn empty_stock(listing: &Listing, variant: VariantId, now: DateTime<Utc>) ->
 /// A picture that stays where it is and is never fetched.
 pub fn show(link: ImageLink, id: ImageId, position: u32) -> Image {
     Image { id, url: link.url, content_type: None, width: None, height: None, position, primary: position == 0, alt: link.alt }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use service::bearer::Roles;
+
+    use super::*;
+    use crate::listings::tests::{SELLER, a_listing, caller, draft};
+
+    #[test]
+    fn a_listing_without_variants_gets_one_with_its_stock() {
+        let held = a_listing(&json!({ "title": "t", "price": { "amount": "1" }, "stock": 3 }));
+        let [stock] = &held.stock[..] else { panic!("one stock") };
+        assert_eq!((stock.on_hand, stock.version, stock.variant_id), (3, 1, held.listing.variants[0].id));
+        assert!(held.listing.available && held.listing.variants[0].available);
+        assert_eq!((held.listing.version, held.listing.seller_id), (1, SELLER));
+    }
+
+    #[test]
+    fn without_stock_it_is_not_available() {
+        let held = a_listing(&json!({ "title": "t", "price": { "amount": "1" }, "variants": [{ "sku": "a" }, { "sku": "b" }] }));
+        assert!(!held.listing.available);
+        assert_eq!(held.stock.len(), 2);
+    }
+
+    #[test]
+    fn only_an_admin_makes_listings_for_others() {
+        let other = UserId(uuid::Uuid::from_u128(8));
+        let (draft, unknown) = draft(&json!({ "title": "t", "price": { "amount": "1" }, "seller_id": other }));
+        let command = CreateListing::new(draft, unknown).unwrap();
+        assert!(matches!(command.seller(&caller(SELLER, Roles::SELLER)), Err(CreateRefused::ForAnother)));
+        assert_eq!(command.seller(&caller(SELLER, Roles::ADMIN)).unwrap(), other);
+        assert_eq!(command.seller(&caller(other, Roles::SELLER)).unwrap(), other);
+    }
 }

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use events::{ConsistencyToken, Listing, ListingId, Stock};
+use events::{ConsistencyToken, ListingId};
 use service::http::IfMatch;
 use tracing::info;
 
+use super::held::Held;
 use super::rows::{lock_listing, lock_stock_of};
-use super::same_variants;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::database;
@@ -26,7 +26,6 @@ pub async fn delete_listing(
     id: ListingId,
     expected: Option<&IfMatch>,
 ) -> Result<ConsistencyToken, Refused> {
-    precondition::require(expected)?;
     let deletion = database::repeated(|| attempt(app, caller, id, expected));
     let token = app.metrics.queries.time("delete_listing", deletion).await?;
     app.wake.ring();
@@ -38,25 +37,25 @@ pub async fn delete_listing(
 
 async fn attempt(app: &App, caller: &Caller, id: ListingId, expected: Option<&IfMatch>) -> Result<ConsistencyToken, Refused> {
     let now = app.clock.now();
+    precondition::require(expected)?;
     let mut tx = app.database.begin(DEADLINE).await?;
 
     let stock = lock_stock_of(&mut tx, &[id]).await?;
     let listing = lock_listing(&mut tx, id).await?.ok_or(Refused::NotFound)?;
     caller.must_own(&listing)?;
     precondition::check(expected, listing.version)?;
-    same_variants(&listing, &stock)?;
-    let facts = decide(listing, stock);
+    let facts = decide(Held::with_all_stock(listing, stock)?);
 
     journal::write(&mut tx, &facts, caller, now).await?;
     database::commit(tx).await?;
     Ok(facts.token())
 }
 
-fn decide(listing: Listing, stock: Vec<Stock>) -> Facts {
+fn decide(held: Held) -> Facts {
     let mut facts = Facts::default();
-    for stock in stock {
+    for stock in held.stock {
         facts.end_of_stock(stock);
     }
-    facts.end_of_listing(listing);
+    facts.end_of_listing(held.listing);
     facts
 }

@@ -1,0 +1,10 @@
+//! Stock: how many pieces of each variant there are. It is an aggregate of its own; its listing changes only when the last
+//! piece goes or the first one comes.
+
+// 1. The verbs.
+pub mod record_movement;
+pub mod set_stock;
+
+// 2. What they share.
+mod change;
+mod note;

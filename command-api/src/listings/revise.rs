@@ -1,0 +1,258 @@
+//! The rule by which new content takes the place of old: which variants stay, come and go, and whether anything changed.
+
+use chrono::{DateTime, Utc};
+use events::listing::{Image, Listing, ListingChange, Variant};
+use events::stock::StockChange;
+use events::{ImageId, VariantId};
+use service::problem::Fault;
+
+use super::content::{Content, ImageLink, VariantSpec};
+use super::create_listing::{empty_stock, open_variant, show};
+use super::held::Held;
+use crate::journal::Facts;
+
+/// Ids for what is new, so that the rule itself makes none.
+#[derive(Clone, Copy)]
+pub struct NewIds {
+    pub variant: fn() -> VariantId,
+    pub image: fn() -> ImageId,
+}
+
+impl NewIds {
+    pub fn random() -> Self {
+        Self { variant: VariantId::new, image: ImageId::new }
+    }
+}
+
+/// The listing with this content. No facts if it had it already. What only the present state can tell comes back as faults.
+pub fn revise(held: &Held, content: Content, now: DateTime<Utc>, ids: NewIds) -> Result<(Held, Facts), Vec<Fault>> {
+    let before = &held.listing;
+    let variants = match content.variants {
+        Some(specs) => match_variants(&before.variants, specs, ids.variant)?,
+        None => before.variants.clone(),
+    };
+    let mut after = Listing {
+        title: content.title,
+        description: content.description,
+        category: content.category,
+        price: content.price,
+        condition: content.condition,
+        visibility: content.visibility,
+        brand: content.brand,
+        language: content.language,
+        attributes: content.attributes,
+        tags: content.tags,
+        location: content.location,
+        images: match_images(&before.images, content.images, ids.image),
+        available: variants.iter().any(|variant| variant.available),
+        variants,
+        external_id: content.external_id,
+        ..before.clone()
+    };
+    let fields = changed_fields(before, &after);
+    let mut facts = Facts::default();
+    if fields.is_empty() {
+        return Ok((held.clone(), facts));
+    }
+    after.version += 1;
+    after.updated_at = now.into();
+
+    let (mut stock, gone): (Vec<_>, Vec<_>) =
+        held.stock.iter().cloned().partition(|stock| after.variants.iter().any(|variant| variant.id == stock.variant_id));
+    for stock in gone {
+        facts.end_of_stock(stock);
+    }
+    for variant in after.variants.iter().filter(|variant| before.variants.iter().all(|old| old.id != variant.id)) {
+        let opened = empty_stock(&after, variant.id, now);
+        facts.stock(StockChange::Opened { on_hand: 0 }, opened.clone());
+        stock.push(opened);
+    }
+    facts.listing(ListingChange::Updated { fields }, after.clone());
+    Ok((Held { listing: after, stock }, facts))
+}
+
+/// A given variant is the one with its id; without an id the one with its sku; and if there is one on both sides, that one.
+fn match_variants(old: &[Variant], specs: Vec<VariantSpec>, new_id: fn() -> VariantId) -> Result<Vec<Variant>, Vec<Fault>> {
+    let only_one = old.len() == 1 && specs.len() == 1;
+    let mut left: Vec<&Variant> = old.iter().collect();
+    let mut take = |is_it: &dyn Fn(&Variant) -> bool| {
+        let at = left.iter().position(|variant| is_it(variant))?;
+        Some(left.swap_remove(at))
+    };
+    // Ids come first: a sku may have moved from one variant to another.
+    let by_id: Vec<Option<&Variant>> =
+        specs.iter().map(|spec| spec.id.and_then(|id| take(&|variant| variant.id == id))).collect();
+    let foreign = |(at, (spec, found)): (usize, (&VariantSpec, &Option<&Variant>))| {
+        (spec.id.is_some() && found.is_none())
+            .then(|| Fault::new(format!("/variants/{at}/id"), "is not a variant of this listing"))
+    };
+    let faults: Vec<Fault> = specs.iter().zip(&by_id).enumerate().filter_map(foreign).collect();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let matched = specs.into_iter().zip(by_id).map(|(spec, found)| {
+        let found = found
+            .or_else(|| spec.sku.as_ref().and_then(|sku| take(&|variant| variant.sku.as_ref() == Some(sku))))
+            .or_else(|| only_one.then(|| take(&|_| true)).flatten());
+        let (id, available) = found.map_or_else(|| (new_id(), false), |found| (found.id, found.available));
+        open_variant(spec, id, available)
+    });
+    Ok(matched.collect())
+}
+
+/// A picture with a known URL stays the one that it was, wherever it stands now.
+fn match_images(old: &[Image], links: Vec<ImageLink>, new_id: fn() -> ImageId) -> Vec<Image> {
+    let matched = links.into_iter().zip(0..).map(|(link, position)| match old.iter().find(|image| image.url == link.url) {
+        Some(image) => Image { position, primary: position == 0, alt: link.alt, ..image.clone() },
+        None => show(link, new_id(), position),
+    });
+    matched.collect()
+}
+
+fn changed_fields(before: &Listing, after: &Listing) -> Vec<String> {
+    let compared = [
+        ("title", before.title != after.title),
+        ("description", before.description != after.description),
+        ("category", before.category != after.category),
+        ("price", before.price != after.price),
+        ("condition", before.condition != after.condition),
+        ("visibility", before.visibility != after.visibility),
+        ("brand", before.brand != after.brand),
+        ("language", before.language != after.language),
+        ("attributes", before.attributes != after.attributes),
+        ("tags", before.tags != after.tags),
+        ("location", before.location != after.location),
+        ("images", before.images != after.images),
+        ("variants", before.variants != after.variants),
+        ("external_id", before.external_id != after.external_id),
+    ];
+    compared.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::listings::tests::{a_listing, content, now, pointers};
+
+    fn body() -> Value {
+        json!({
+            "title": "Shoe", "price": { "amount": "10" }, "external_id": "x",
+            "variants": [{ "sku": "A" }, { "sku": "B" }],
+            "images": [{ "url": "http://a.b/1" }, { "url": "http://a.b/2" }],
+        })
+    }
+
+    fn revised(held: &Held, body: &Value) -> (Held, Facts) {
+        revise(held, content(body), now(), NewIds::random()).unwrap()
+    }
+
+    fn id(held: &Held, sku: &str) -> VariantId {
+        held.listing.variants.iter().find(|variant| variant.sku.as_deref() == Some(sku)).unwrap().id
+    }
+
+    #[test]
+    fn the_same_content_is_no_change() {
+        let held = a_listing(&body());
+        let (same, facts) = revised(&held, &body());
+        assert!(facts.is_empty());
+        assert_eq!(same, held);
+        // An amount is the same amount however many zeros it ends with.
+        let mut zeros = body();
+        zeros["price"]["amount"] = json!("10.00");
+        assert!(revised(&held, &zeros).1.is_empty());
+    }
+
+    #[test]
+    fn a_change_names_its_fields_and_takes_a_version() {
+        let held = a_listing(&body());
+        let mut changed = body();
+        changed["title"] = json!("Boot");
+        changed["brand"] = json!("Acme");
+        let (after, facts) = revised(&held, &changed);
+        assert_eq!((after.listing.version, after.listing.updated_at), (2, now().into()));
+        assert_eq!(after.listing.created_at, held.listing.created_at);
+        let mut expected = Facts::default();
+        expected.listing(ListingChange::Updated { fields: vec!["title".into(), "brand".into()] }, after.listing.clone());
+        assert_eq!(facts, expected);
+    }
+
+    #[test]
+    fn variants_match_by_id_then_by_sku() {
+        let held = a_listing(&body());
+        let (a, b) = (id(&held, "A"), id(&held, "B"));
+
+        let mut swapped = body();
+        swapped["variants"] = json!([{ "id": a, "sku": "B" }, { "sku": "A" }]);
+        let (after, _) = revised(&held, &swapped);
+        assert_eq!(id(&after, "B"), a, "the id names it, whatever its sku is now");
+        assert_ne!(id(&after, "A"), a, "A was taken by its id already");
+        assert_ne!(id(&after, "A"), b, "B's sku is not A");
+
+        let mut relabelled = body();
+        relabelled["variants"] = json!([{ "sku": "B", "label": "big" }, { "sku": "A" }]);
+        let (after, _) = revised(&held, &relabelled);
+        assert_eq!((id(&after, "A"), id(&after, "B")), (a, b));
+    }
+
+    #[test]
+    fn what_is_not_mentioned_is_removed_with_its_stock_and_what_is_new_gets_one() {
+        let held = a_listing(&body());
+        let (a, b) = (id(&held, "A"), id(&held, "B"));
+        let mut other = body();
+        other["variants"] = json!([{ "sku": "B" }, { "sku": "C" }]);
+        let (after, facts) = revised(&held, &other);
+        let c = id(&after, "C");
+        assert_eq!(after.stock.iter().map(|stock| stock.variant_id).collect::<Vec<_>>(), [b, c]);
+
+        let old = held.stock.iter().find(|stock| stock.variant_id == a).unwrap().clone();
+        let mut expected = Facts::default();
+        expected.end_of_stock(old);
+        expected.stock(StockChange::Opened { on_hand: 0 }, after.stock[1].clone());
+        expected.listing(ListingChange::Updated { fields: vec!["variants".into()] }, after.listing.clone());
+        assert_eq!(facts, expected);
+    }
+
+    #[test]
+    fn a_single_variant_stays_itself_under_another_sku() {
+        let one = json!({ "title": "t", "price": { "amount": "1" }, "stock": 3 });
+        let held = a_listing(&one);
+        let (after, _) = revised(&held, &json!({ "title": "t", "price": { "amount": "1" }, "variants": [{ "sku": "NEW" }] }));
+        assert_eq!(after.listing.variants[0].id, held.listing.variants[0].id);
+        assert!(after.listing.available);
+    }
+
+    #[test]
+    fn removing_the_last_available_variant_makes_the_listing_unavailable() {
+        let mut held = a_listing(&body());
+        held.listing.variants[0].available = true;
+        held.listing.available = true;
+        let mut without = body();
+        without["variants"] = json!([{ "sku": "B" }]);
+        assert!(!revised(&held, &without).0.listing.available);
+    }
+
+    #[test]
+    fn an_id_of_another_listing_is_a_fault() {
+        let held = a_listing(&body());
+        let mut foreign = body();
+        foreign["variants"] = json!([{ "sku": "A" }, { "id": VariantId::new() }]);
+        let faults = revise(&held, content(&foreign), now(), NewIds::random()).unwrap_err();
+        assert_eq!(pointers(&faults), ["/variants/1/id"]);
+    }
+
+    #[test]
+    fn pictures_keep_their_ids_wherever_they_stand() {
+        let held = a_listing(&body());
+        let mut turned = body();
+        turned["images"] = json!([{ "url": "http://a.b/2" }, { "url": "http://a.b/3" }, { "url": "http://a.b/1", "alt": "one" }]);
+        let (after, _) = revised(&held, &turned);
+        let (old, new) = (&held.listing.images, &after.listing.images);
+        assert_eq!((new[0].id, new[2].id), (old[1].id, old[0].id));
+        assert_eq!(
+            new.iter().map(|image| (image.position, image.primary)).collect::<Vec<_>>(),
+            [(0, true), (1, false), (2, false)]
+        );
+    }
+}

@@ -27,6 +27,9 @@ pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/proble
 /// Told to callers who are sent away without a better idea of when to come back.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
+/// All faults are told at once, but a body can be nothing but faults, and the answer should not be longer than it.
+pub const FAULTS_LIMIT: usize = 1000;
+
 /// One fault of a body: where (an RFC 6901 pointer, `""` for the whole body) and what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Fault {
@@ -68,12 +71,14 @@ impl Problem {
     }
 
     /// 422: understood, but it breaks rules; all of them at once.
-    pub fn invalid(errors: Vec<Fault>) -> Self {
+    pub fn invalid(mut errors: Vec<Fault>) -> Self {
         let detail: Cow<'static, str> = match errors.as_slice() {
             [only] if only.pointer.is_empty() => only.detail.clone().into(),
             [only] => format!("{}: {}", only.pointer, only.detail).into(),
+            several if several.len() > FAULTS_LIMIT => format!("The request breaks more than {FAULTS_LIMIT} rules").into(),
             several => format!("The request breaks {} rules", several.len()).into(),
         };
+        errors.truncate(FAULTS_LIMIT);
         Self::new(Kind::Invalid, detail).with_errors(errors)
     }
 

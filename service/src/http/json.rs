@@ -7,10 +7,13 @@ use std::borrow::Cow;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
-use crate::problem::{Fault, Problem};
+use crate::problem::{FAULTS_LIMIT, Fault, Problem};
 
 /// Nobody nests further by intention. Refusing it here keeps the answer the same wherever in the body it happens.
 const DEPTH_LIMIT: usize = 100;
+
+/// The longest text that a caller is told about one fault, in bytes.
+const TOLD_LIMIT: usize = 300;
 
 /// Reads one JSON document. Not JSON, not UTF-8, or nested too deeply: `malformed`. A wrong type: `invalid`, with its pointer.
 /// Members that nobody asked for come back beside the value, so that they can be told together with the rules that the
@@ -27,8 +30,11 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), Proble
     let mut reader = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(strict::Strict(&mut reader), &mut track);
-    let value =
-        serde_ignored::deserialize(tracked, |path| unknown.push(Fault::new(pointer_of_ignored(&path), "is not known here")));
+    let value = serde_ignored::deserialize(tracked, |path| {
+        if unknown.len() <= FAULTS_LIMIT {
+            unknown.push(Fault::new(pointer_of_ignored(&path), "is not known here"));
+        }
+    });
 
     let value = value.map_err(|error| refuse(text, &error, &track.path()))?;
     reader.end().map_err(|error| not_json(&error))?;
@@ -75,13 +81,20 @@ fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> Fault {
     let mut pointer = pointer(path);
     // The pointer says where; the line and column of the text are no help beside it.
     let told = error.to_string();
-    let told = told.split(" at line ").next().unwrap_or_default();
-    let missing = told.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-    if let Some(name) = missing {
-        push(&mut pointer, name);
-        return Fault::new(pointer, "is required");
+    let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(told, _)| told);
+    for (of_member, detail) in [("missing field `", "is required"), ("duplicate field `", "is given twice")] {
+        if let Some(name) = told.strip_prefix(of_member).and_then(|rest| rest.strip_suffix('`')) {
+            push(&mut pointer, name);
+            return Fault::new(pointer, detail);
+        }
     }
-    Fault::new(pointer, told)
+    Fault::new(pointer, shortened(told))
+}
+
+/// serde repeats the value that it cannot read, and that may be as long as the body.
+fn shortened(told: &str) -> String {
+    let end = told.floor_char_boundary(TOLD_LIMIT);
+    if end == told.len() { told.to_owned() } else { format!("{}…", &told[..end]) }
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {
@@ -192,6 +205,24 @@ mod tests {
             assert!(pointer_of(&GOOD.replacen(there, instead, 1)).starts_with(pointer), "{instead}");
         }
         assert_eq!(pointer_of("[null,[],{},[],[1,2],null,null,null]"), "");
+    }
+
+    #[test]
+    fn what_is_told_is_not_as_long_as_what_was_sent() {
+        let long = "é".repeat(10_000);
+        let text = GOOD.replace("\"stay\"", &format!("\"{long}\""));
+        let problem = read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err();
+        assert!(problem.errors[0].detail.len() < 2 * TOLD_LIMIT, "{problem:?}");
+        let many = (0..20_000).map(|number| format!("\"u{number}\":1,")).collect::<Vec<_>>().concat();
+        let (_, unknown) = read::<Price>(format!("{{{many}\"amount\":\"1\"}}").as_bytes()).unwrap();
+        let problem = Problem::invalid(unknown);
+        assert_eq!(problem.errors.len(), FAULTS_LIMIT);
+        assert!(problem.detail.contains("more than"), "{}", problem.detail);
+    }
+
+    #[test]
+    fn a_member_given_twice_is_pointed_at() {
+        assert_eq!(pointer_of(&GOOD.replacen("\"amount\":\"1\"", "\"amount\":\"1\",\"amount\":\"2\"", 1)), "/price/amount");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod found;
 mod index;
 mod narrowing;
 mod order;
+mod point_in_time;
 mod query;
 pub mod words;
 
@@ -138,9 +139,6 @@ pub enum SearchError {
     NotYet(#[from] NotYet),
     #[error("OpenSearch gave an answer that cannot be read")]
     Unreadable(#[from] serde_json::Error),
-    /// A question that OpenSearch does not understand is our fault.
-    #[error("OpenSearch refused the search: {0}")]
-    Refused(String),
 }
 
 impl From<CatalogueError> for SearchError {
@@ -158,7 +156,7 @@ impl Refusal for SearchError {
             Self::Cursor(error) => error.kind(),
             Self::Unanswered(error) => error.kind(),
             Self::NotYet(error) => error.kind(),
-            Self::Unreadable(_) | Self::Refused(_) => Kind::Unavailable,
+            Self::Unreadable(_) => Kind::Unavailable,
         }
     }
 }

@@ -12,9 +12,11 @@ use views::listing_search::{field, listing_json};
 
 use super::found::{Found, Highlight, Item, Relation, Total};
 use super::narrowing::Narrowing;
-use super::{Search, SearchError, facets, order, query};
+use super::{Search, SearchError, facets, order, point_in_time, query};
 use crate::app::App;
 use crate::cursor::{Backend, Cursor, Stage};
+use crate::dependency::Unanswered;
+use crate::opensearch::OPENSEARCH;
 use crate::visibility::Scope;
 
 /// What of OpenSearch's answer is read. Borrowed: the listings in it are not parsed.
@@ -24,6 +26,7 @@ struct Answer<'a> {
     hits: Hits<'a>,
     #[serde(default)]
     aggregations: Value,
+    pit_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -50,31 +53,49 @@ struct Hit<'a> {
     highlight: Option<HashMap<String, Vec<String>>>,
 }
 
+/// The bytes of an answer.
+pub(super) type Asked = Bytes;
+
 /// One page at one stage.
 pub async fn find(app: &App, search: &Search, scope: Scope, stage: Stage) -> Result<Found, SearchError> {
     let body = body(search, scope, stage)?;
-    let (status, answer) = ask(app, &body).await?;
-    if !status.is_success() {
-        return Err(SearchError::Refused(String::from_utf8_lossy(&answer).into_owned()));
+    let Some(cursor) = &search.after else {
+        return read(search, stage, None, &ask(app, &body).await?);
+    };
+    let point_in_time = match &cursor.point_in_time {
+        Some(known) => Some(known.clone()),
+        None => point_in_time::open(app).await?,
+    };
+    if let Some(id) = point_in_time
+        && let Some(answer) = point_in_time::ask(app, &id, body.clone()).await?
+    {
+        let found = read(search, stage, Some(&id), &answer)?;
+        if found.next.is_none() {
+            point_in_time::close(app, &id).await;
+        }
+        return Ok(found);
     }
-    read(search, stage, &answer)
+    read(search, stage, None, &ask(app, &body).await?)
 }
 
-async fn ask(app: &App, body: &Value) -> Result<(StatusCode, Bytes), SearchError> {
+async fn ask(app: &App, body: &Value) -> Result<Asked, Unanswered> {
     let index = [app.search.alias.as_str()];
     let question = async {
         let request = app.search.client.search(SearchParts::Index(&index)).allow_partial_search_results(false).body(body);
         let response = request.send().await?;
         let status = response.status_code();
-        // Too busy, or broken: another search would fare no better.
-        let response = if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            response.error_for_status_code()?
-        } else {
-            response
-        };
-        Ok((status, response.bytes().await?))
+        if status == StatusCode::BAD_REQUEST {
+            return Ok((status, response.bytes().await?));
+        }
+        // Too busy, broken, or without its index: another search would fare no better.
+        Ok((status, response.error_for_status_code()?.bytes().await?))
     };
-    Ok(app.search.ask(question).await?)
+    let (status, answer) = app.search.ask(question).await?;
+    if status == StatusCode::BAD_REQUEST {
+        let source = anyhow::anyhow!("{}", String::from_utf8_lossy(&answer));
+        return Err(Unanswered::Refused { name: OPENSEARCH, source });
+    }
+    Ok(answer)
 }
 
 fn body(search: &Search, scope: Scope, stage: Stage) -> Result<Value, SearchError> {
@@ -105,8 +126,8 @@ fn body(search: &Search, scope: Scope, stage: Stage) -> Result<Value, SearchErro
     Ok(body)
 }
 
-fn read(search: &Search, stage: Stage, answer: &[u8]) -> Result<Found, SearchError> {
-    let Answer { hits: Hits { total, mut hits }, aggregations } = serde_json::from_slice(answer)?;
+fn read(search: &Search, stage: Stage, point_in_time: Option<&str>, answer: &[u8]) -> Result<Found, SearchError> {
+    let Answer { hits: Hits { total, mut hits }, aggregations, pit_id } = serde_json::from_slice(answer)?;
     let more = hits.len() > search.limit;
     hits.truncate(search.limit);
     let next = hits.last().filter(|_| more).map(|last| Cursor {
@@ -114,7 +135,8 @@ fn read(search: &Search, stage: Stage, answer: &[u8]) -> Result<Found, SearchErr
         stage,
         keys: order::keys(&last.sort),
         question: search.name.clone(),
-        point_in_time: None,
+        // OpenSearch may name it anew in each answer.
+        point_in_time: pit_id.as_deref().or(point_in_time).map(str::to_owned),
     });
     let items = hits.into_iter().map(|hit| item(search, hit)).collect::<Result<_, _>>()?;
     Ok(Found {

@@ -8,10 +8,9 @@ use super::facets::Facet;
 use crate::filters::{Area, Filters, Near, PriceRange};
 use crate::visibility::Scope;
 
-/// Prices are indexed in thousandths.
+/// Prices are indexed in thousandths, and OpenSearch rounds a bound to the nearest: what lies between two must be rounded
+/// here, to the side that is meant.
 const PRICE_DIGITS: u32 = 3;
-/// Half of the distance between two prices of the index: it keeps a bound from being rounded to the wrong side.
-const HALF_A_STEP: Decimal = Decimal::from_parts(5, 0, 0, false, 4);
 
 /// Filters by when they are applied.
 #[derive(Debug, Default)]
@@ -91,10 +90,10 @@ fn between(PriceRange { min, max }: PriceRange) -> Value {
     let step = |amount: Decimal, strategy| amount.round_dp_with_strategy(PRICE_DIGITS, strategy);
     let mut range = serde_json::Map::new();
     if let Some(min) = min {
-        range.insert("gt".to_owned(), json!(step(min, RoundingStrategy::ToPositiveInfinity) - HALF_A_STEP));
+        range.insert("gte".to_owned(), json!(step(min, RoundingStrategy::ToPositiveInfinity)));
     }
     if let Some(max) = max {
-        range.insert("lt".to_owned(), json!(step(max, RoundingStrategy::ToNegativeInfinity) + HALF_A_STEP));
+        range.insert("lte".to_owned(), json!(step(max, RoundingStrategy::ToNegativeInfinity)));
     }
     json!({"range": {field::PRICE: range}})
 }
@@ -140,10 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_of_a_price_lies_between_two_prices() {
+    fn a_bound_of_a_price_is_a_price_of_the_index() {
         let range = |query| narrowing(query, "").before_counting.pop().unwrap()["range"][field::PRICE].clone();
-        assert_eq!(range("price_min=49.9&price_max=100"), json!({"gt": "49.8995", "lt": "100.0005"}));
-        assert_eq!(range("price_min=0.0001"), json!({"gt": "0.0005"}), "a price of 0 is below it");
-        assert_eq!(range("price_max=0.0009"), json!({"lt": "0.0005"}), "a price of 0.001 is above it");
+        assert_eq!(range("price_min=49.9&price_max=100"), json!({"gte": "49.9", "lte": "100"}));
+        assert_eq!(range("price_min=0.0001"), json!({"gte": "0.001"}), "a price of 0 is below it");
+        assert_eq!(range("price_max=0.0009"), json!({"lte": "0.000"}), "a price of 0.001 is above it");
     }
 }

@@ -18,6 +18,7 @@ use crate::opensearch::{OPENSEARCH, SearchIndex};
 use crate::page_cache::PageCache;
 use crate::redis_pages::{REDIS, RedisPages};
 use crate::search::arrival::Refreshes;
+use crate::search::shared::SharedAnswers;
 use crate::settings::ServeSettings;
 
 /// Cloned for every request: one pointer.
@@ -28,6 +29,7 @@ pub struct Parts {
     pub database: Database,
     pub redis: RedisPages,
     pub search: SearchIndex,
+    pub answers: SharedAnswers,
     pub refreshes: Refreshes,
     pub pages: Arc<PageCache>,
     pub generations: Generations,
@@ -84,6 +86,7 @@ impl App {
                 metrics.breaker(OPENSEARCH),
                 errors(),
             )?,
+            answers: SharedAnswers::new(metrics.answers.clone()),
             refreshes: Refreshes::default(),
             pages: Arc::new(PageCache::new(settings.page_cache.is_on(), metrics.local.clone())),
             generations: Generations::default(),

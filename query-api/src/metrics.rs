@@ -42,6 +42,8 @@ pub struct Metrics {
     pub local: Lookups,
     /// Looks into Redis.
     pub redis: Lookups,
+    /// Looks into the process's own answers of searches.
+    pub answers: Lookups,
     /// Searches answered.
     pub searched: Counter,
     breakers: Family<DependencyLabels, Gauge>,
@@ -62,10 +64,11 @@ impl Metrics {
             queries: Queries::register(registry, &OPERATIONS),
             local: lookups("local"),
             redis: lookups("redis"),
+            answers: lookups("search"),
             searched: Counter::default(),
             breakers: Family::default(),
         };
-        registry.register("cache_hits", "Pages and stock levels found where they are quickest", hits);
+        registry.register("cache_hits", "Pages, stock levels and searches found where they are quickest", hits);
         registry.register("cache_misses", "Those that had to be asked for further on", misses);
         registry.register("searched", "Searches answered", metrics.searched.clone());
         registry.register(

@@ -13,6 +13,7 @@ mod narrowing;
 mod order;
 mod point_in_time;
 mod query;
+pub mod shared;
 pub mod words;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ use utoipa::IntoParams;
 pub use found::{Found, SearchPage};
 
 use self::facets::Facet;
+use self::point_in_time::Held;
 use self::words::Words;
 use crate::app::App;
 use crate::catalog::CatalogueError;
@@ -164,10 +166,10 @@ impl Refusal for SearchError {
 /// Answers from OpenSearch; while that is away, from Postgres.
 pub async fn search(app: &App, search: &Search, consistency: &Consistency) -> Result<(Found, Freshness), SearchError> {
     let failed = match from_index(app, search, consistency).await {
-        Err(error @ (SearchError::Unanswered(_) | SearchError::Refused(_) | SearchError::Unreadable(_))) => error,
+        Err(error @ (SearchError::Unanswered(_) | SearchError::Unreadable(_))) => error,
         answered => return answered,
     };
-    if !matches!(failed, SearchError::Unanswered(_)) {
+    if matches!(failed, SearchError::Unanswered(Unanswered::Refused { .. }) | SearchError::Unreadable(_)) {
         error!(error = %Chain(&failed), "A search is answered from Postgres: {failed}");
     }
     let freshness = crate::catalog::wait_for::<SearchError>(app, consistency).await?;
@@ -184,9 +186,11 @@ async fn from_index(app: &App, search: &Search, consistency: &Consistency) -> Re
         app.search.ask(async { ping.send().await?.error_for_status_code() }).await?;
         return Err(error.into());
     }
-    let found = index::find(app, search, IN_SEARCH, search.stage()).await?;
+    // The point in time of a cursor may be older than what the caller has seen since.
+    let held = if consistency.entries().is_empty() { Held::Kept } else { Held::LetGo };
+    let found = index::find(app, search, IN_SEARCH, search.stage(), held).await?;
     if search.may_widen(&found) {
-        return Ok((index::find(app, search, IN_SEARCH, Stage::Loose).await?, freshness));
+        return Ok((index::find(app, search, IN_SEARCH, Stage::Loose, held).await?, freshness));
     }
     Ok((found, freshness))
 }

@@ -12,6 +12,7 @@ use views::listing_search::{field, listing_json};
 
 use super::found::{Found, Highlight, Item, Relation, Total};
 use super::narrowing::Narrowing;
+use super::point_in_time::Held;
 use super::{Search, SearchError, facets, order, point_in_time, query};
 use crate::app::App;
 use crate::cursor::{Backend, Cursor, Stage};
@@ -57,14 +58,14 @@ struct Hit<'a> {
 pub(super) type Asked = Bytes;
 
 /// One page at one stage.
-pub async fn find(app: &App, search: &Search, scope: Scope, stage: Stage) -> Result<Found, SearchError> {
+pub async fn find(app: &App, search: &Search, scope: Scope, stage: Stage, held: Held) -> Result<Found, SearchError> {
     let body = body(search, scope, stage)?;
     let Some(cursor) = &search.after else {
         return read(search, stage, None, &ask(app, &body).await?);
     };
-    let point_in_time = match &cursor.point_in_time {
-        Some(known) => Some(known.clone()),
-        None => point_in_time::open(app).await?,
+    let point_in_time = match (&cursor.point_in_time, held) {
+        (Some(known), Held::Kept) => Some(known.clone()),
+        (Some(_) | None, _) => point_in_time::open(app).await?,
     };
     if let Some(id) = point_in_time
         && let Some(answer) = point_in_time::ask(app, &id, body.clone()).await?

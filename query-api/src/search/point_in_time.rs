@@ -18,6 +18,13 @@ use crate::dependency::Unanswered;
 /// How long it waits for the next page.
 const KEEP_ALIVE: &str = "1m";
 
+/// Whether a cursor's own is good enough for its bearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    Kept,
+    LetGo,
+}
+
 #[derive(Deserialize)]
 struct Opened {
     pit_id: String,

@@ -1,0 +1,95 @@
+//! Answers of searches, for a second: many who ask the same ask the index once.
+//!
+//! Not for those who have seen a write: their search starts after it (PROTOCOL Q1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::future::Cache;
+use service::problem::Problem;
+
+use crate::consistency::Freshness;
+use crate::page_cache::Lookups;
+
+/// No longer than the index takes to show a new document.
+const ANSWERS_LIVE: Duration = Duration::from_secs(1);
+/// All answers and their questions together, in bytes.
+const ANSWERS_WEIGH: u64 = 64 * 1024 * 1024;
+
+/// A page as it is sent.
+#[derive(Debug)]
+pub struct Answer {
+    pub body: Bytes,
+    pub next_cursor: Option<String>,
+    pub freshness: Freshness,
+}
+
+#[derive(Debug)]
+pub struct SharedAnswers {
+    answers: Cache<String, Arc<Answer>>,
+    lookups: Lookups,
+}
+
+impl SharedAnswers {
+    #[must_use]
+    pub fn new(lookups: Lookups) -> Self {
+        let weigh = |question: &String, answer: &Arc<Answer>| (question.len() + answer.body.len()).try_into().unwrap_or(u32::MAX);
+        let answers = Cache::builder().max_capacity(ANSWERS_WEIGH).weigher(weigh).time_to_live(ANSWERS_LIVE).build();
+        Self { answers, lookups }
+    }
+
+    /// The answer to a question: one that was just given, one that is being looked for, or a new one.
+    pub async fn get(
+        &self,
+        question: &str,
+        look: impl Future<Output = Result<Arc<Answer>, Problem>>,
+    ) -> Result<Arc<Answer>, Problem> {
+        let entry = self.answers.entry_by_ref(question).or_try_insert_with(look).await;
+        let entry = entry.map_err(|problem: Arc<Problem>| (*problem).clone())?;
+        if entry.is_fresh() {
+            self.lookups.misses.inc()
+        } else {
+            self.lookups.hits.inc()
+        };
+        Ok(entry.into_value())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    fn answer() -> Arc<Answer> {
+        Arc::new(Answer { body: Bytes::from_static(b"{}"), next_cursor: None, freshness: Freshness::Fresh })
+    }
+
+    #[tokio::test]
+    async fn the_same_question_is_looked_for_once() {
+        let shared = SharedAnswers::new(Lookups { hits: Counter::default(), misses: Counter::default() });
+        let looked = AtomicU32::new(0);
+        let look = || async {
+            looked.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Ok(answer())
+        };
+        let (one, other) = tokio::join!(shared.get("q=a", look()), shared.get("q=a", look()));
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(looked.load(Ordering::Relaxed), 1);
+        shared.get("q=b", look()).await.unwrap();
+        assert_eq!(looked.load(Ordering::Relaxed), 2);
+        assert_eq!((shared.lookups.hits.get(), shared.lookups.misses.get()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_not_kept() {
+        let shared = SharedAnswers::new(Lookups { hits: Counter::default(), misses: Counter::default() });
+        let refused = shared.get("q=a", async { Err(Problem::malformed("no")) }).await;
+        assert_eq!(refused.unwrap_err(), Problem::malformed("no"));
+        assert!(shared.get("q=a", async { Ok(answer()) }).await.is_ok());
+    }
+}

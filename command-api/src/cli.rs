@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use reqwest::Url;
 use service::bearer::{JwksSource, Roles, Signer, Verifier};
 use service::clock::Clock;
 use service::settings::{self, HttpArgs, LogArgs, OpsArgs, OptionalSecret, Secret, Switch};
@@ -17,6 +18,8 @@ service::secret!(pub DatabaseUrl: "DATABASE_URL", "database-url", ["postgres", "
     "Postgres, as role listings_command");
 service::secret!(pub MigrateDatabaseUrl: "MIGRATE_DATABASE_URL", "migrate-database-url", ["postgres", "postgresql"],
     "Postgres, as role listings_owner; DATABASE_URL if not set");
+service::secret!(pub ListingsToken: "LISTINGS_TOKEN", "token", [],
+    "A token to import with; without it one is made with JWT_PRIVATE_KEY_FILE");
 service::secret!(pub NatsUrl: "NATS_URL", "nats-url", ["nats", "tls", "ws", "wss"],
     "NATS, where the relay publishes; several with commas. Not needed with RELAY=off");
 
@@ -35,6 +38,8 @@ pub enum Role {
     Serve(Serve),
     /// Bring the database to the present schema, or say where it is
     Migrate(Migrate),
+    /// Send listings from a file to a running command-api
+    Import(Import),
     /// Print a token for development
     Token(Token),
     /// Ask a running command-api whether it is ready
@@ -178,6 +183,42 @@ pub enum MigrateWhat {
 pub enum Output {
     Text,
     Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// NDJSON, one listing a line; `-` reads standard input
+    pub file: PathBuf,
+
+    /// The command-api that takes them
+    #[arg(long, default_value = "http://127.0.0.1:8086")]
+    pub url: Url,
+
+    /// Whose listings they are where a line does not say; if not set, the token's bearer's
+    #[arg(long)]
+    pub seller: Option<Uuid>,
+
+    /// Where refused lines go with their reasons; if not set, beside FILE
+    #[arg(long)]
+    pub rejects: Option<PathBuf>,
+
+    /// How many batches are on their way at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub parallel: u16,
+
+    #[command(flatten)]
+    pub token: OptionalSecret<ListingsToken>,
+    #[command(flatten)]
+    pub signing: Signing,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Import {
+    /// Who has to be named in each line; a token of our own is made for the seller, and needs no naming.
+    pub fn seller_to_name(&self) -> Option<Uuid> {
+        self.seller.filter(|_| self.token.0.is_some())
+    }
 }
 
 #[derive(Debug, Args)]

@@ -25,6 +25,9 @@ mod journal;
 mod outbox;
 mod relay;
 
+// 5. Catalogues come in from files, through the same door as everybody.
+mod import;
+
 use service::clock::Clock;
 use service::{ops, settings, telemetry};
 
@@ -38,6 +41,10 @@ async fn main() -> anyhow::Result<()> {
         Role::Migrate(settings) => {
             telemetry::init_tool(&settings.log)?;
             migrate::migrate(&settings).await?;
+        }
+        Role::Import(settings) => {
+            telemetry::init_tool(&settings.log)?;
+            import::import(&settings).await?;
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;

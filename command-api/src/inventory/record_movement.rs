@@ -21,6 +21,7 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 
 /// A movement of pieces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct MovementDraft {
     /// `in`, `out` or `adjustment`.
     #[schema(required, nullable = false, value_type = Option<Movement>)]

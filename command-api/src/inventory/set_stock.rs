@@ -20,6 +20,7 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What to set; what is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct SetStockDraft {
     /// Pieces on the shelf, the reserved ones included.
     #[schema(minimum = 0, maximum = 1_000_000_000, example = 12)]

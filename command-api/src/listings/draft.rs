@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 /// A listing, new or in place of an old one. Texts may have no control characters but newline and tab.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct ListingDraft {
     #[schema(required, nullable = false, min_length = 1, max_length = 300, example = "Headphones, nearly new")]
     pub title: Option<String>,
@@ -55,6 +56,7 @@ pub struct ListingDraft {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 #[schema(as = Price)]
 pub struct PriceDraft {
     /// A decimal with at most the currency's own digits, less than 10^12.
@@ -66,6 +68,7 @@ pub struct PriceDraft {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct AttributeDraft {
     #[schema(required, nullable = false, min_length = 1, max_length = 100, example = "weight")]
     pub name: Option<String>,
@@ -76,6 +79,7 @@ pub struct AttributeDraft {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct LocationDraft {
     /// ISO 3166-1 alpha-2.
     #[schema(pattern = "^[A-Z]{2}$", example = "RS")]
@@ -88,6 +92,7 @@ pub struct LocationDraft {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct PointDraft {
     #[schema(required, nullable = false, minimum = -90, maximum = 90)]
     pub lat: Option<f64>,
@@ -96,6 +101,7 @@ pub struct PointDraft {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct ImageDraft {
     /// An absolute http or https URL. It is stored and shown as it is, and never fetched.
     #[schema(required, nullable = false, max_length = 2_048, example = "https://example.com/1.jpg")]
@@ -105,6 +111,7 @@ pub struct ImageDraft {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct VariantDraft {
     /// Only when replacing: which variant of the listing this is.
     #[schema(format = "uuid")]

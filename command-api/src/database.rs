@@ -15,8 +15,10 @@ const ACQUIRE_WITHIN: Duration = Duration::from_secs(3);
 /// A process that was stopped in the middle of a transaction must not keep others out for longer (PROTOCOL W8).
 const IDLE_IN_TRANSACTION: &str = "10s";
 /// No statement of a single command is allowed more; transactions set their own limit (PROTOCOL W7).
-const SINGLE_STATEMENT: &str = "10s";
-const BATCH_STATEMENT: &str = "20s";
+const SINGLE_STATEMENT: &str = "9500ms";
+const BATCH_STATEMENT: &str = "19500ms";
+/// A statement is ended this long before its command's deadline, so that the client still learns that nothing was done.
+const MARGIN: Duration = Duration::from_millis(500);
 /// Batches wait for each other rather than for single commands.
 const BATCH_CONNECTIONS: u32 = 4;
 
@@ -74,7 +76,7 @@ impl Database {
 
 async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
     // One round trip. The number is ours, no text of a caller's gets here.
-    let begin = AssertSqlSafe(format!("begin; set local statement_timeout = {}", deadline.as_millis()));
+    let begin = AssertSqlSafe(format!("begin; set local statement_timeout = {}", deadline.saturating_sub(MARGIN).as_millis()));
     Ok(pool.begin_with(begin).await?)
 }
 

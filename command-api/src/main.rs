@@ -28,30 +28,45 @@ mod relay;
 // 5. Catalogues come in from files, through the same door as everybody.
 mod import;
 
+use std::process::ExitCode;
+
 use service::clock::Clock;
 use service::{ops, settings, telemetry};
 
 use crate::cli::{Cli, Role};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let cli: Cli = settings::parse();
-    match cli.role {
-        Role::Serve(settings) => serve::serve(settings).await?,
+    match run(cli.role).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("command-api: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(role: Role) -> anyhow::Result<()> {
+    match role {
+        Role::Serve(settings) => serve::serve(settings).await,
         Role::Migrate(settings) => {
             telemetry::init_tool(&settings.log)?;
-            migrate::migrate(&settings).await?;
+            migrate::migrate(&settings).await
         }
         Role::Import(settings) => {
             telemetry::init_tool(&settings.log)?;
-            import::import(&settings).await?;
+            import::import(&settings).await
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
             println!("{}", signer.mint(settings.user, settings.roles(), settings.ttl)?);
+            Ok(())
         }
-        Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await?,
-        Role::Version => println!("command-api {}", env!("CARGO_PKG_VERSION")),
+        Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
+        Role::Version => {
+            println!("command-api {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
     }
-    Ok(())
 }

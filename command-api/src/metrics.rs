@@ -20,6 +20,9 @@ const OPERATIONS: [&str; 9] = [
     "record_movement",
 ];
 
+/// What of requests counts as a failure of ours.
+pub const HTTP_ERRORS: [(&str, &str); 3] = [("http", "internal"), ("http", "unavailable"), ("http", "timeout")];
+
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub created: Counter,

@@ -6,6 +6,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use service::clock::Clock;
 use service::http::HttpMetrics;
+use service::metrics::Errors;
 use service::ops::{self, Check, Ops, Report};
 use service::run::{self, GRACE, Tasks};
 use service::serve::Drain;
@@ -40,7 +41,8 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         wake: Wake::default(),
         metrics: Metrics::register(&mut registry),
     };
-    let http_metrics = HttpMetrics::register(&mut registry);
+    let errors = Errors::register(&mut registry, &metrics::HTTP_ERRORS);
+    let http_metrics = HttpMetrics::register(&mut registry).with_errors(errors);
     let relay = nats_url.map(|nats_url| Relay {
         database: options,
         nats_url,
@@ -58,6 +60,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         move || std::future::ready(json!({ "relay": told.as_ref().map(relay::Status::to_json) })),
     );
     let lifecycle = ops.lifecycle();
+    lifecycle.follow(&stop);
     let routes = http::routes(app, verifier, signer.map(|signer| signer.jwks()));
     let routes = service::http::wrap(routes, http_metrics, lifecycle.clone());
 

@@ -1,3 +1,8 @@
 //! What the marketplace promises, told as stories. Each runs against real servers and real processes.
 
 mod harness;
+mod relay_broker;
+mod relay_dies;
+mod relay_late_row;
+mod relay_rewind;
+mod relay_takeover;

@@ -100,11 +100,19 @@ impl Claim {
     }
 }
 
+/// How many rows to look at in each shard, when the claim before found some in this many of them. A backlog in many shards fills a
+/// batch with a few of each; looking at a whole batch in each costs a third of the claim.
+pub fn rows_per_shard(shards_with_rows: usize) -> i64 {
+    let shards = i64::try_from(shards_with_rows).unwrap_or(i64::MAX).max(1);
+    // Twice the share: shards are never filled evenly.
+    (2 * BATCH_EVENTS / shards).clamp(1, BATCH_EVENTS)
+}
+
 /// Reads the oldest unpublished events of these shards, each beyond its floor.
 ///
 /// Nothing is locked or marked: the session's advisory lock on the shard is the claim. Each lookup is a `lateral … offset 0`,
 /// which the planner cannot turn into a join of whole tables when its statistics are of an hour when they were empty.
-pub async fn claim(session: &mut Session, floors: &[(i16, i64)]) -> Result<Claim, Broken> {
+pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64) -> Result<Claim, Broken> {
     let (shards, after): (Vec<i16>, Vec<i64>) = floors.iter().copied().unzip();
     let rows = session
         .run(async |connection| {
@@ -114,7 +122,7 @@ pub async fn claim(session: &mut Session, floors: &[(i16, i64)]) -> Result<Claim
                 with head as materialized (
                     select next.seq from unnest($1::smallint[], $2::bigint[]) as own (shard, floor)
                      cross join lateral (
-                           select o.seq from command.outbox o where o.shard = own.shard and o.seq > own.floor order by o.seq limit $3) as next
+                           select o.seq from command.outbox o where o.shard = own.shard and o.seq > own.floor order by o.seq limit $5) as next
                      order by next.seq limit $3),
                 sized as (
                     select head.seq, e.*, sum(octet_length(e.body)) over (order by head.seq) as bytes, row_number() over (order by head.seq) as n
@@ -127,6 +135,7 @@ pub async fn claim(session: &mut Session, floors: &[(i16, i64)]) -> Result<Claim
                 &after,
                 BATCH_EVENTS,
                 BATCH_BYTES,
+                per_shard,
             )
             .fetch_all(connection)
             .await

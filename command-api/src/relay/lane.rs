@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::broker::Broker;
-use super::claim::{Event, claim, claim_without};
+use super::claim::{Event, claim, claim_without, rows_per_shard};
 use super::mark::{self, Kept};
 use super::ownership::Session;
 use super::resolve::Stored;
@@ -84,6 +84,7 @@ async fn attempt(plan: &Plan, stop: &CancellationToken, retry: &mut Duration) ->
         acknowledged: Acknowledged::default(),
         newest: 0,
         swept: Instant::now(),
+        spread: 0,
         tried: 0,
     };
     plan.status.working(plan.number);
@@ -116,6 +117,8 @@ pub struct Lane<'a> {
     /// The highest sequence that was acknowledged to this connection.
     pub newest: u64,
     swept: Instant,
+    /// In how many shards the last claim found something.
+    spread: usize,
     /// How often shards were tried, so that each gets its turn.
     tried: usize,
 }
@@ -206,10 +209,11 @@ impl Lane<'_> {
         let floors: Vec<(i16, i64)> = self.owned.iter().map(|(shard, floor)| (*shard, *floor)).collect();
         let without: Vec<AggregateKey> = self.aside.keys().copied().filter(|key| self.is_aside(key)).collect();
         let claimed = if without.is_empty() {
-            claim(&mut self.session, &floors).await?
+            claim(&mut self.session, &floors, rows_per_shard(self.spread)).await?
         } else {
             claim_without(&mut self.session, &floors, &without).await?
         };
+        self.spread = claimed.reached.len();
         self.owned.extend(claimed.reached);
         for unknown in claimed.unknown {
             if self.unknown.insert(unknown.id) {

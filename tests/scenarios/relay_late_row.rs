@@ -1,0 +1,31 @@
+//! A row of the outbox that can be seen only after later ones were published.
+
+use acceptance::{Dependency, Marketplace, Name, a_listing, until};
+use events::AggregateKey;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_version_whose_row_comes_late_is_published_before_the_next() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let key = AggregateKey::listing(listing.id);
+
+    let broker = market.link(Name::CommandApi, 0, Dependency::Nats)?;
+    broker.cut().await?;
+    ada.changes(listing, json!({ "title": "The second version" })).await?;
+    let pool = &market.postgres.pool;
+    let take_away = "delete from command.outbox o using command.events e
+        where e.seq = o.seq and e.aggregate = 'listing' and e.aggregate_id = $1 and e.version = 2 returning o.shard, o.seq";
+    let (shard, seq): (i16, i64) = sqlx::query_as(take_away).bind(key.id).fetch_one(pool).await?;
+    ada.changes(listing, json!({ "title": "The third version" })).await?;
+    broker.mend().await?;
+    until("the third version to be published", async || Ok(market.outbox().await? == 0)).await?;
+    assert_eq!(market.versions_in_stream(key).await?, [1, 2, 3]);
+
+    sqlx::query("insert into command.outbox (shard, seq) values ($1, $2)").bind(shard).bind(seq).execute(pool).await?;
+    until("the late row to be settled", async || Ok(market.outbox().await? == 0)).await?;
+    assert_eq!(market.versions_in_stream(key).await?, [1, 2, 3]);
+    market.stop().await
+}

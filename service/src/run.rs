@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// How long a stop may take in all: what orchestrators commonly wait for before they kill.
-pub const GRACE: Duration = Duration::from_secs(30);
+/// How long the tasks may take to end. With what comes after them (the last traces, the database pool) a stop stays within
+/// the 30 s that orchestrators commonly wait before they kill.
+pub const GRACE: Duration = Duration::from_secs(25);
 
 /// What a shell reports of a program that was interrupted.
 const INTERRUPTED: i32 = 130;

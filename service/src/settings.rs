@@ -29,7 +29,7 @@ pub(crate) const SECRETS: &str = "Connections and secrets";
 #[command(about = None, long_about = None)]
 pub struct LogArgs {
     /// What is logged, such as `info,access=off` or `warn,projector=debug`
-    #[arg(long, help_heading = LOGS, env = "RUST_LOG", default_value = "info", value_parser = log_filter)]
+    #[arg(long, help_heading = LOGS, env = "RUST_LOG", default_value = value::DEFAULT_FILTER, value_parser = log_filter)]
     pub rust_log: String,
 
     /// How a log line looks

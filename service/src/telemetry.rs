@@ -2,6 +2,7 @@
 //!
 //! Trace ids are there whether or not traces are exported: problems show them, and events carry them on to other programs.
 
+mod filter;
 mod json;
 mod panic;
 mod trace;
@@ -15,11 +16,12 @@ use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 pub use trace::{add_link, current_trace_id, current_traceparent, set_parent};
 
@@ -45,36 +47,43 @@ impl TelemetryGuard {
 
 /// Starts logs on stdout, and traces, for a program that serves. Must be called within the runtime.
 pub fn init(service_name: &'static str, log: &LogArgs) -> anyhow::Result<TelemetryGuard> {
-    let filter = EnvFilter::try_new(&log.rust_log).context("RUST_LOG cannot be read")?;
     let provider = trace::provider(service_name, log)?;
-    let subscriber = subscriber(&provider, service_name, log, filter, std::io::stdout, std::io::stdout().is_terminal());
+    let subscriber = subscriber(&provider, service_name, log, std::io::stdout, std::io::stdout().is_terminal())?;
     subscriber.try_init().context("logs were started twice")?;
     panic::log_panics();
     Ok(TelemetryGuard { provider })
+}
+
+/// Starts logs on stderr, without traces, for a subcommand whose stdout is its result.
+pub fn init_tool(log: &LogArgs) -> anyhow::Result<()> {
+    let lines = lines(log.log_format, std::io::stderr, std::io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::registry().with(filter::Wanted { lines: shown(log)? }).with(lines);
+    subscriber.try_init().context("logs were started twice")
 }
 
 fn subscriber<W>(
     provider: &SdkTracerProvider,
     service_name: &'static str,
     log: &LogArgs,
-    filter: EnvFilter,
     to: W,
     terminal: bool,
-) -> impl Subscriber + Send + Sync
+) -> anyhow::Result<impl Subscriber + Send + Sync + use<W>>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let exported = log.otlp_endpoint().is_some();
-    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name)).with_filter(trace::filter(exported));
+    // Each of these costs something per span, and nobody looks for it there.
+    let traces = tracing_opentelemetry::layer().with_location(false).with_threads(false).with_tracked_inactivity(false);
+    let traces = traces.with_tracer(provider.tracer(service_name));
     // The trace layer comes first: a log line shows the ids that it has made.
-    tracing_subscriber::registry().with(traces).with(lines(log.log_format, to, terminal).with_filter(filter))
+    Ok(tracing_subscriber::registry().with(filter::Wanted { lines: shown(log)? }).with(traces).with(lines(
+        log.log_format,
+        to,
+        terminal,
+    )))
 }
 
-/// Starts logs on stderr, without traces, for a subcommand whose stdout is its result.
-pub fn init_tool(log: &LogArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.rust_log).context("RUST_LOG cannot be read")?;
-    let lines = lines(log.log_format, std::io::stderr, std::io::stderr().is_terminal()).with_filter(filter);
-    tracing_subscriber::registry().with(lines).try_init().context("logs were started twice")
+fn shown(log: &LogArgs) -> anyhow::Result<Targets> {
+    log.rust_log.parse().context("RUST_LOG cannot be read")
 }
 
 fn lines<S, W>(format: LogFormat, to: W, terminal: bool) -> Box<dyn Layer<S> + Send + Sync>
@@ -83,7 +92,7 @@ where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
     match format {
-        LogFormat::Json => fmt::layer().event_format(json::JsonLines).with_writer(to).boxed(),
+        LogFormat::Json => filter::EventsOnly(fmt::layer().event_format(json::JsonLines).with_writer(to)).boxed(),
         LogFormat::Text => fmt::layer().with_ansi(terminal).with_writer(to).boxed(),
     }
 }

@@ -1,10 +1,11 @@
 //! Values with rules of their own.
 
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use reqwest::Url;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 /// `on` or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -43,9 +44,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit).map(Duration::from_millis).ok_or_else(refuse)
 }
 
-/// A filter that the logs will take.
+/// What is logged unless somebody wants more or less.
+pub(super) const DEFAULT_FILTER: &str = "info";
+
+/// A filter that the logs will take: `info`, `warn,projector=debug`.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    // Set to nothing is as good as not set; to the parser it would mean everything.
+    let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
+    Targets::from_str(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Where traces may be sent. TLS to a collector is for the collector beside us to add.
@@ -96,6 +102,10 @@ mod tests {
     #[test]
     fn a_log_filter_is_checked_at_the_start() {
         assert!(log_filter("info,access=off").is_ok());
-        assert!(log_filter("info,access=loudly").is_err());
+        assert_eq!(log_filter("").unwrap(), "info");
+        assert!(log_filter("warn,projector::consumer=debug").is_ok());
+        for wrong in ["info,access=loudly", "info,[span{field}]=debug=x"] {
+            assert!(log_filter(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -41,7 +41,7 @@ fn logging(filter: &str) -> (Kept, DefaultGuard) {
     let kept = Kept::default();
     let provider = trace::provider("test", &log).unwrap();
     let to = kept.clone();
-    let subscriber = subscriber(&provider, "test", &log, EnvFilter::new(filter), move || to.clone(), false);
+    let subscriber = subscriber(&provider, "test", &log, move || to.clone(), false).unwrap();
     (kept, tracing::subscriber::set_default(subscriber))
 }
 
@@ -115,4 +115,21 @@ fn a_traceparent_that_cannot_be_read_begins_a_trace() {
         let trace = span.in_scope(current_trace_id).unwrap();
         assert_ne!(trace, TRACE, "{sent:?}");
     }
+}
+
+/// Libraries ask before they log (sqlx does for each query). Filters by layer remember the answer for whatever comes next
+/// on the thread, which then had no ids.
+#[test]
+fn asking_whether_something_would_be_logged_changes_nothing() {
+    let (kept, _guard) = logging("info,quiet=off");
+    for _ in 0..3 {
+        assert!(tracing::enabled!(tracing::Level::WARN));
+        assert!(!tracing::enabled!(target: "quiet", tracing::Level::WARN));
+        let trace = info_span!("request").in_scope(|| {
+            info!("Told");
+            current_trace_id()
+        });
+        assert!(trace.is_some());
+    }
+    assert_eq!(kept.lines().len(), 3);
 }

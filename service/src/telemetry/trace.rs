@@ -10,9 +10,8 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing::{Level, Metadata, Span};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::filter::{FilterFn, filter_fn};
 
 use crate::settings::LogArgs;
 
@@ -21,9 +20,6 @@ pub(super) const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 
 /// A collector that does not take a batch within this time is away.
 const EXPORT_WITHIN: Duration = Duration::from_secs(5);
-
-/// What the exporter itself uses: tracing it would make each export cause the next.
-const EXPORTERS_OWN: [&str; 6] = ["h2", "hyper", "hyper_util", "opentelemetry", "tonic", "tower"];
 
 const TRACEPARENT: &str = "traceparent";
 
@@ -39,18 +35,6 @@ pub(super) fn provider(service_name: &'static str, log: &LogArgs) -> anyhow::Res
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_WITHIN).build();
     let exporter = exporter.context("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used")?;
     Ok(provider.with_batch_exporter(exporter).build())
-}
-
-/// Spans of level info and above, whatever `RUST_LOG` shows: a quiet log must not take away the ids. Events are only worth
-/// attaching to spans that somebody will see.
-pub(super) fn filter(exported: bool) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + Clone> {
-    filter_fn(move |metadata| {
-        let origin = metadata.target().split("::").next().unwrap_or_default();
-        (exported || metadata.is_span())
-            && *metadata.level() <= Level::INFO
-            && !EXPORTERS_OWN.contains(&origin)
-            && !origin.starts_with("opentelemetry")
-    })
 }
 
 /// The ids of the span that is running.

@@ -198,6 +198,6 @@ pub enum DecodeError {
     HeaderUnreadable(&'static str),
     #[error("the state is of another aggregate or version than the envelope says")]
     Disagrees,
-    #[error("the body cannot be read: {0}")]
+    #[error("the body cannot be read")]
     Body(#[from] serde_json::Error),
 }

@@ -205,10 +205,9 @@ impl<P: Projection> Consumer<P> {
                 let attempted = attempted.context("an attempt ended without an outcome")?;
                 return self.settle(session, attempted).await;
             }
-            Woken::Pulled(Pulled::Event(message)) => session.receive(message),
-            Woken::Pulled(Pulled::Over) => {}
+            Woken::Pulled(Pulled::Event(message)) => session.receive(*message),
             Woken::Pulled(Pulled::Gone(why)) => anyhow::bail!(why),
-            Woken::Timer => {}
+            Woken::Pulled(Pulled::Over) | Woken::Timer => {}
         }
         if Instant::now() >= session.more_time_at {
             session.open.in_progress().await?;

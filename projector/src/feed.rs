@@ -55,6 +55,7 @@ pub struct FeedStatus {
     pub projection: String,
     pub generation: i32,
     pub serving: bool,
+    pub durable: String,
     #[serde(flatten)]
     pub phase: Phase,
     pub lag: Option<Lag>,
@@ -146,6 +147,7 @@ impl Feed {
             projection: self.projection.to_owned(),
             generation: self.generation,
             serving: self.is_serving(),
+            durable: self.durable.clone(),
             phase: self.phase(),
             lag: *self.lag.lock().unwrap_or_else(PoisonError::into_inner),
             retrying: self.waiting.load(Relaxed),

@@ -35,9 +35,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Counting dead letters reads their headers: only when there are others than before, and not more often than this.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Longer than `ack_wait`, after which lost events come again by themselves.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
+const STALLED_AFTER: Duration = Duration::from_mins(1);
 /// An event that is tried again and again holds the floor for as long as its budget lasts; longer is a fault.
-const STALLED_WHILE_RETRYING_AFTER: Duration = Duration::from_secs(300);
+const STALLED_WHILE_RETRYING_AFTER: Duration = Duration::from_mins(5);
 
 /// All feeds of the process.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +62,7 @@ impl Feeds {
 }
 
 /// Ready while every feed consumes, or holds on purpose.
-pub async fn readiness(feeds: Feeds, around: Surroundings) -> Report {
+pub fn readiness(feeds: &Feeds, around: &Surroundings) -> Report {
     let connected = around.jetstream.client().connection_state() == async_nats::connection::State::Connected;
     let broker = if connected { Check::passed("broker") } else { Check::failed("broker", "not connected") };
     let mut checks = vec![broker];

@@ -72,7 +72,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let ready_around = around.clone();
     let ops = Ops::new(
         registry,
-        move || monitor::readiness(ready.clone(), ready_around.clone()),
+        move || std::future::ready(monitor::readiness(&ready, &ready_around)),
         move || {
             let status = status.clone();
             async move { status.to_json() }

@@ -11,7 +11,8 @@ use tokio::time::{sleep, timeout};
 use crate::{
     connections,
     feed::{FeedStatus, Phase},
-    generations, monitor,
+    generations::{self, Generation},
+    monitor,
     settings::{Output, StatusSettings},
 };
 
@@ -55,8 +56,6 @@ pub async fn show(settings: &StatusSettings) -> anyhow::Result<()> {
 }
 
 async fn lines(settings: &StatusSettings) -> anyhow::Result<Vec<Line>> {
-    let db = connections::database(&settings.database)?;
-    let generations = generations::fed(&db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
     let jetstream = connections::nats(&settings.nats).await?;
     let connected = async {
         while jetstream.client().connection_state() != State::Connected {
@@ -65,6 +64,7 @@ async fn lines(settings: &StatusSettings) -> anyhow::Result<Vec<Line>> {
     };
     timeout(BROKER_CONNECTS_WITHIN, connected).await.context("the broker does not answer")?;
     let running = running(settings).await;
+    let generations = generations(settings, running.as_deref()).await?;
     let letters = monitor::dead_letters(&jetstream).await.context("the dead letters cannot be counted")?;
 
     let mut before: HashMap<String, Info> = HashMap::new();
@@ -96,6 +96,21 @@ async fn lines(settings: &StatusSettings) -> anyhow::Result<Vec<Line>> {
     Ok(lines)
 }
 
+/// As the database has them; while it is away, as the running process knows them.
+async fn generations(settings: &StatusSettings, running: Option<&[FeedStatus]>) -> anyhow::Result<Vec<Generation>> {
+    let held = generations::fed(&connections::database(&settings.database)?).await;
+    let known = |feed: &FeedStatus| Generation {
+        projection: feed.projection.clone(),
+        number: feed.generation,
+        serving: feed.serving,
+        durable: feed.durable.clone(),
+    };
+    match (held, running) {
+        (Err(_), Some(feeds)) => Ok(feeds.iter().map(known).collect()),
+        (held, _) => held.context("the generations cannot be read (`command-api migrate` makes them)"),
+    }
+}
+
 /// What the running process says; `None` if none answers.
 async fn running(settings: &StatusSettings) -> Option<Vec<FeedStatus>> {
     let client = reqwest::Client::builder().no_proxy().timeout(OPS_ANSWERS_WITHIN).build().ok()?;
@@ -105,23 +120,24 @@ async fn running(settings: &StatusSettings) -> Option<Vec<FeedStatus>> {
 }
 
 fn table(lines: &[Line]) -> String {
-    let mut table = format!(
+    let head = format!(
         "{:<18} {:>3}  {:<8} {:>9} {:>9} {:>9} {:>8} {:>12}  {}\n",
         "PROJECTION", "GEN", "ROLE", "LAG", "SECONDS", "EVENTS/S", "RETRYING", "DEAD LETTERS", "STATE"
     );
-    for line in lines {
-        let state = match &line.phase {
-            None => "unknown (no projector answers at --ops)".to_owned(),
-            Some(Phase::Consuming) => "consuming".to_owned(),
-            Some(Phase::Waiting { why }) => format!("waiting: {why}"),
-            Some(Phase::Holding { why, since }) => format!("held since {}: {why}", since.format("%H:%M:%S")),
-        };
-        let role = if line.serving { "serving" } else { "standby" };
-        let retrying = line.retrying.map_or_else(|| "-".to_owned(), |retrying| retrying.to_string());
-        table += &format!(
-            "{:<18} {:>3}  {role:<8} {:>9} {:>9.1} {:>9.0} {retrying:>8} {:>12}  {state}\n",
-            line.projection, line.generation, line.lag_events, line.lag_seconds, line.rate, line.dead_letters
-        );
-    }
-    table
+    std::iter::once(head).chain(lines.iter().map(row)).collect()
+}
+
+fn row(line: &Line) -> String {
+    let state = match &line.phase {
+        None => "unknown (no projector answers at --ops)".to_owned(),
+        Some(Phase::Consuming) => "consuming".to_owned(),
+        Some(Phase::Waiting { why }) => format!("waiting: {why}"),
+        Some(Phase::Holding { why, since }) => format!("held since {}: {why}", since.format("%H:%M:%S")),
+    };
+    let role = if line.serving { "serving" } else { "standby" };
+    let retrying = line.retrying.map_or_else(|| "-".to_owned(), |retrying| retrying.to_string());
+    format!(
+        "{:<18} {:>3}  {role:<8} {:>9} {:>9.1} {:>9.0} {retrying:>8} {:>12}  {state}\n",
+        line.projection, line.generation, line.lag_events, line.lag_seconds, line.rate, line.dead_letters
+    )
 }

@@ -1,6 +1,9 @@
 //! What the marketplace promises, told as stories. Each runs against real servers and real processes.
 
+mod dead_letters;
 mod harness;
+mod projections_wait;
+mod projectors_share;
 mod relay_broker;
 mod relay_dies;
 mod relay_late_row;

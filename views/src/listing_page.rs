@@ -13,9 +13,9 @@ use events::{
 };
 
 /// How long the projector's pages live: the busy ones are written again long before.
-pub const PAGE_TTL: Duration = Duration::from_secs(60 * 60);
+pub const PAGE_TTL: Duration = Duration::from_hours(1);
 /// Longer than any event can be late in a live system, so that what is gone is not shown again.
-pub const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+pub const TOMBSTONE_TTL: Duration = Duration::from_hours(24);
 /// What query-api fills on a miss lives at most this long: only the projector hears of the next change.
 pub const FILL_TTL: Duration = Duration::from_secs(30);
 /// Versions are compared in Lua, whose numbers are doubles: exact up to here (2^53).

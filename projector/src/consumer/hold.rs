@@ -139,7 +139,7 @@ impl<P: Projection> Consumer<P> {
             Some(second) if second.result.is_ok() && !matches!(failure(&second), Some(Failure::Transient(_))) => {
                 match self.judge_probe(session, second).await? {
                     Probe::Answers => self.judge_probe(session, first).await,
-                    away => Ok(away),
+                    away @ (Probe::Away(_) | Probe::Nothing) => Ok(away),
                 }
             }
             // Neither is blamed.

@@ -27,7 +27,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(2);
 /// What came.
 #[derive(Debug)]
 pub enum Pulled {
-    Event(jetstream::Message),
+    Event(Box<jetstream::Message>),
     /// The request is over; ask again.
     Over,
     /// The consumer is gone.
@@ -85,7 +85,7 @@ impl Pull {
             match message.status {
                 None | Some(StatusCode::OK) => {
                     self.wanted = self.wanted.saturating_sub(1);
-                    return Pulled::Event(jetstream::Message { message, context: self.context.clone() });
+                    return Pulled::Event(Box::new(jetstream::Message { message, context: self.context.clone() }));
                 }
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
                 Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
@@ -111,7 +111,7 @@ impl Pull {
         self.consumer.request_batch(request, self.inbox.clone()).await?;
         self.silent_at = Instant::now() + within + SILENCE;
         match self.next().await {
-            Pulled::Event(message) => Ok(Some(message)),
+            Pulled::Event(message) => Ok(Some(*message)),
             Pulled::Over => Ok(None),
             Pulled::Gone(why) => anyhow::bail!(why),
         }

@@ -62,7 +62,8 @@ impl Projection for ListingPage {
     }
 
     async fn store(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, Systemic> {
-        let results = self.pipeline(&writes).await.map_err(|error| Systemic(anyhow!("Redis does not answer: {error}")))?;
+        let results =
+            self.pipeline(&writes).await.map_err(|error| Systemic(anyhow::Error::new(error).context("Redis does not answer")))?;
         judge(results)
     }
 }
@@ -84,11 +85,10 @@ fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<Outcome>, Systemic> {
 /// Errors that any other write would meet as well: no memory, no right, not the master, still loading.
 fn is_about_redis(error: &RedisError) -> bool {
     const CODES: [&str; 5] = ["OOM", "MISCONF", "NOAUTH", "WRONGPASS", "NOREPLICAS"];
-    match error.kind() {
-        ErrorKind::Server(kind) => !matches!(kind, ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot),
-        ErrorKind::Extension => error.code().is_some_and(|code| CODES.contains(&code)),
-        _ => true,
+    if let ErrorKind::Server(kind) = error.kind() {
+        return !matches!(kind, ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot);
     }
+    error.kind() != ErrorKind::Extension || error.code().is_some_and(|code| CODES.contains(&code))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use opensearch::{
     OpenSearch,
     http::{
         Method, StatusCode,
-        headers::{CONTENT_TYPE, HeaderMap, HeaderValue},
+        headers::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
     },
 };
 use serde::Deserialize;
@@ -38,8 +38,10 @@ impl ListingSearch {
         let mut parts = vec![items];
         while let Some(part) = parts.pop() {
             let body = Bytes::from(part.concat());
-            let (status, answer) =
-                self.send(body).await.map_err(|error| Systemic(anyhow!("OpenSearch does not answer: {error}")))?;
+            let (status, answer) = self
+                .send(body)
+                .await
+                .map_err(|error| Systemic(anyhow::Error::new(error).context("OpenSearch does not answer")))?;
             match judge_request(status, part.len(), &answer) {
                 Request::Answered => outcomes.extend(judge_items(&answer, part.len())?),
                 Request::TooLarge => {
@@ -56,6 +58,8 @@ impl ListingSearch {
     async fn send(&self, body: Bytes) -> Result<(StatusCode, Bytes), opensearch::Error> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, NDJSON);
+        // Packing a small answer costs the node more than it saves.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let query = [("filter_path", ANSWER_FIELDS)];
         let response = self.opensearch.transport().send(Method::Post, "/_bulk", headers, Some(&query), Some(body), None).await?;
         Ok((response.status_code(), response.bytes().await?))

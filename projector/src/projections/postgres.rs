@@ -67,11 +67,10 @@ enum Judged {
 }
 
 fn judge(error: &sqlx::Error) -> Judged {
-    match error {
-        sqlx::Error::Database(error) => judge_code(error.code().as_deref().unwrap_or_default()),
-        sqlx::Error::Encode(_) => Judged::Row,
-        _ => Judged::Server,
+    if let sqlx::Error::Database(error) = error {
+        return judge_code(error.code().as_deref().unwrap_or_default());
     }
+    if matches!(error, sqlx::Error::Encode(_)) { Judged::Row } else { Judged::Server }
 }
 
 /// By SQLSTATE; its first two letters are a class.

@@ -1,0 +1,142 @@
+//! What can never be applied is put aside for the projection that failed it; everything else goes on.
+
+use acceptance::stores::StreamMessage;
+use acceptance::{Marketplace, a_listing, until, until_eq, until_some};
+use async_nats::HeaderMap;
+use events::listing::Point;
+use events::{AggregateKey, Event, EventId, Fact, Listing, ListingChange, Meta};
+use uuid::Uuid;
+
+const PROJECTIONS_OF_LISTINGS: [&str; 3] = ["listing_search", "listing_page", "listing_catalog"];
+
+/// An event that no command would make.
+fn injected(listing: Listing) -> anyhow::Result<StreamMessage> {
+    let key = AggregateKey::listing(listing.id);
+    let meta = Meta {
+        id: EventId::new(),
+        key,
+        version: listing.version,
+        time: listing.updated_at,
+        caused_by: None,
+        correlation_id: None,
+        trace_parent: None,
+    };
+    let change = ListingChange::Updated { fields: vec!["location".to_owned()] };
+    let recorded = Event { meta, fact: Fact::Listing { change, state: Some(listing) } }.encode()?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &recorded.headers {
+        headers.insert(name.as_str(), value.as_str());
+    }
+    Ok(StreamMessage { sequence: 0, subject: key.subject(), headers, body: recorded.body })
+}
+
+/// The listing as it would be under another id, off the map.
+fn off_the_map(mut listing: Listing, version: u64) -> Listing {
+    listing.version = version;
+    if let Some(location) = &mut listing.location {
+        location.point = Some(Point { lat: 123.0, lon: 20.0 });
+    }
+    listing
+}
+
+#[tokio::test]
+async fn poison_is_put_aside_for_the_one_projection_that_fails_it() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+
+    let mut odd = market.shows(sane).await?;
+    odd.id = Uuid::now_v7().into();
+    let id = odd.id.0;
+    market.inject(&injected(off_the_map(odd.clone(), 1))?).await?;
+    let letter = until_some("the dead letter", async || Ok(market.dead_letters().await?.pop())).await?;
+    assert_eq!(letter.subject, format!("listings.dlq.listing_search.poison.listing.{id}"));
+    for (header, value) in [
+        ("Dlq-Projection", "listing_search"),
+        ("Dlq-Generation", "1"),
+        ("Dlq-Class", "poison"),
+        ("Dlq-Attempts", "1"),
+        ("ce-type", "listing.updated.v1"),
+    ] {
+        assert_eq!(letter.header(header), Some(value), "{header}");
+    }
+    assert!(letter.header("Dlq-Error").is_some_and(|error| error.contains("mapper_parsing_exception")));
+    let original = market.stream().await?.into_iter().find(|message| message.key() == Some(AggregateKey::listing(id)));
+    let original = original.ok_or_else(|| anyhow::anyhow!("the event is not in the stream"))?;
+    assert_eq!(letter.header("Dlq-Stream-Sequence"), Some(original.sequence.to_string().as_str()));
+    assert_eq!(letter.body, original.body, "a dead letter has the event's own bytes");
+
+    // The others have it, and those behind it are applied.
+    market.settle().await?;
+    assert_eq!(market.page(id).await?.map(|page| page.version), Some(1));
+    assert_eq!(market.catalogue().await?.get(&id).map(|row| row.version), Some(1));
+    assert!(!market.documents(&[id]).await?.contains_key(&id));
+    odd.version = 2;
+    market.inject(&injected(odd)?).await?;
+    until_eq("the next event of that listing to be searched", Some(2), async || {
+        Ok(market.documents(&[id]).await?.get(&id).map(|document| document.version))
+    })
+    .await?;
+    let next = ada.publishes(a_listing().titled("Behind the poison")).await?;
+    market.settle().await?;
+    assert_eq!(market.finds("behind the poison").await?, [next.id]);
+
+    let projector = market.projector()?;
+    until_eq("the letter to be counted", Some(1.0), async || {
+        projector.metric("listings_dlq_messages", &[("projection", "listing_search")]).await
+    })
+    .await?;
+    let poison = [("projection", "listing_search"), ("outcome", "poison")];
+    assert_eq!(projector.metric("listings_projection_events_total", &poison).await?, Some(1.0));
+    let status = projector.tool(&["status", "--output", "json"]).await?;
+    let lines: Vec<serde_json::Value> = serde_json::from_slice(&status.stdout)?;
+    let letters = |name: &str| lines.iter().find(|line| line["projection"] == name).map(|line| line["dead_letters"].clone());
+    assert_eq!(letters("listing_search"), Some(1.into()));
+    assert_eq!(letters("listing_page"), Some(0.into()));
+    market.stop_with_dead_letters(1).await
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_put_aside_by_everybody() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let unreadable =
+        |subject: String| StreamMessage { sequence: 0, subject, headers: HeaderMap::new(), body: "not even JSON".into() };
+    market.inject(&unreadable(AggregateKey::listing(Uuid::now_v7()).subject())).await?;
+    market.inject(&unreadable("listings.events.stock.no-uuid".to_owned())).await?;
+
+    // Three projections read listings, two read stock.
+    until("five dead letters", async || Ok(market.dead_letters().await?.len() == 5)).await?;
+    let letters = market.dead_letters().await?;
+    for projection in PROJECTIONS_OF_LISTINGS {
+        assert!(letters.iter().any(|letter| letter.subject.starts_with(&format!("listings.dlq.{projection}.poison.listing."))));
+    }
+    ada.publishes(a_listing().with_stock(3)).await?;
+    market.stop_with_dead_letters(5).await
+}
+
+#[tokio::test]
+async fn when_everything_turns_to_poison_the_projection_holds() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let sane = market.shows(sane).await?;
+    for _ in 0..40 {
+        let odd = Listing { id: Uuid::now_v7().into(), ..sane.clone() };
+        market.inject(&injected(off_the_map(odd, 1))?).await?;
+    }
+    let held = [("projection", "listing_search")];
+    let projector = market.projector()?;
+    until_eq("the projection to hold", Some(1.0), async || projector.metric("listings_projection_held", &held).await).await?;
+    let letters = market.dead_letters().await?.len();
+    assert!(letters < 20, "{letters} events were put aside before it held");
+    assert_eq!(projector.ops("/ready").await?.0, 200, "holding is on purpose");
+    let status = projector.status().await?;
+    let why = status["projections"].as_array().into_iter().flatten().find(|feed| feed["projection"] == "listing_search");
+    assert!(why.is_some_and(
+        |feed| feed["state"] == "holding" && feed["why"].as_str().is_some_and(|why| why.contains("cannot be applied"))
+    ));
+    market.discard().await
+}

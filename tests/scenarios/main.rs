@@ -9,3 +9,6 @@ mod relay_dies;
 mod relay_late_row;
 mod relay_rewind;
 mod relay_takeover;
+mod read_your_writes;
+mod stores_away;
+mod visibility;

@@ -1,0 +1,192 @@
+//! Queries answer from what is left while a store is away, and say so where it makes a difference.
+
+use acceptance::{Dependency, Marketplace, Name, a_listing, until, until_eq};
+use serde_json::{Value, json};
+
+async fn breaker(market: &Marketplace, dependency: &str) -> anyhow::Result<f64> {
+    let state = market.query_api()?.metric("listings_circuit_breaker_state", &[("dependency", dependency)]).await?;
+    state.ok_or_else(|| anyhow::anyhow!("no breaker of {dependency} is shown"))
+}
+
+#[tokio::test]
+async fn an_emptied_redis_is_filled_again() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing().with_stock(2)).await?;
+    market.settle().await?;
+    market.redis.empty().await?;
+
+    let path = format!("/api/v1/listings/{}", listing.id);
+    until("a page that was read to be in Redis again", async || {
+        ada.asks(&path).await?.expect(200)?;
+        Ok(market.page(listing.id.0).await?.is_some())
+    })
+    .await?;
+    let shown = ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
+    assert_eq!(shown.value()?["on_hand"], 2);
+    assert!(market.cached_stock(listing.variant.0).await?.is_some());
+
+    // What a reader filled is no obstacle for what comes next.
+    ada.changes(listing, json!({ "title": "Changed" })).await?;
+    market.settle().await?;
+    assert_eq!(market.shows(listing).await?.title, "Changed");
+    market.stop().await
+}
+
+#[tokio::test]
+async fn without_redis_pages_come_from_postgres() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing().with_stock(2)).await?;
+    market.settle().await?;
+    for break_it in ["cut", "freeze"] {
+        let redis = market.link(Name::QueryApi, 0, Dependency::Redis)?;
+        if break_it == "cut" {
+            redis.cut().await?
+        } else {
+            redis.freeze()
+        }
+        for _ in 0..10 {
+            ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect(200)?;
+            ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
+        }
+        until("the breaker of Redis to open", async || Ok(breaker(&market, "redis").await? > 0.0)).await?;
+        ada.asks("/api/v1/listings").await?.expect(200)?;
+        ada.asks("/api/v1/listings/search").await?.expect(200)?;
+        assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Postgres is enough");
+        redis.mend().await?;
+        until_eq("the breaker of Redis to close", 0.0, async || {
+            ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
+            breaker(&market, "redis").await
+        })
+        .await?;
+    }
+    market.stop().await
+}
+
+#[tokio::test]
+async fn without_postgres_pages_and_searches_still_answer() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing().with_stock(2)).await?;
+    market.settle().await?;
+    let postgres = market.link(Name::QueryApi, 0, Dependency::Postgres)?;
+    for break_it in ["cut", "freeze"] {
+        if break_it == "cut" {
+            postgres.cut().await?
+        } else {
+            postgres.freeze()
+        }
+        ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect(200)?;
+        ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
+        let found = ada.asks("/api/v1/listings/search?q=bicycle").await?.expect(200)?.value()?;
+        assert_eq!((&found["total"]["value"], &found["degraded"]), (&json!(1), &json!(false)));
+        let refused = ada.asks("/api/v1/listings").await?.expect_problem(503, "unavailable")?;
+        assert!(refused.header("retry-after").is_some(), "{refused}");
+        assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Redis and OpenSearch are enough");
+        postgres.mend().await?;
+        until("lists to come back", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
+    }
+    market.stop().await
+}
+
+/// What a search says, without what depends on the store that answered.
+fn essence(found: &Value) -> (Vec<String>, u64) {
+    let items = found["items"].as_array().into_iter().flatten();
+    (
+        items.map(|item| item["id"].as_str().unwrap_or_default().to_owned()).collect(),
+        found["total"]["value"].as_u64().unwrap_or_default(),
+    )
+}
+
+#[tokio::test]
+async fn without_opensearch_the_same_search_is_answered_by_postgres() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let near = json!({ "country": "RS", "city": "Novi Sad", "point": { "lat": 45.2671, "lon": 19.8335 } });
+    let far = json!({ "country": "RS", "city": "Niš", "point": { "lat": 43.3209, "lon": 21.8958 } });
+    for (title, amount, currency, colour, place) in [
+        ("Red lamp", "10.00", "RSD", "red", &near),
+        ("Blue lamp", "20.00", "RSD", "blue", &near),
+        ("Green lamp", "30.00", "EUR", "green", &far),
+        ("Šešir", "40.00", "RSD", "red", &far),
+    ] {
+        let attributes = json!([{ "name": "Color", "value": colour }]);
+        let draft =
+            a_listing().titled(title).priced(amount, currency).with("attributes", attributes).with("location", place.clone());
+        ada.publishes(draft.with("description", "").with("brand", "IKEA")).await?;
+    }
+    market.settle().await?;
+
+    let questions = [
+        "",
+        "q=lamp&sort=price",
+        "q=lamp&sort=-price&currency=EUR",
+        "q=%D1%88%D0%B5%D1%88%D0%B8%D1%80",
+        "attr.color=red&sort=-created_at",
+        "attr.COLOR=red&attr.color=blue&sort=price",
+        "near=45.2671,19.8335&radius=10km&sort=price",
+        "near=43.3209,21.8958&sort=distance&limit=2",
+        "bbox=21,43,22,44&sort=-created_at",
+        "price_min=15&price_max=25",
+        "brand=IKEA&category=sport&condition=used&tag=outdoor&available=false&sort=-created_at",
+        "brand=%27%20or%201%3D1--",
+        "q=nothing+like+it",
+    ];
+    let mut whole = Vec::new();
+    for question in questions {
+        whole.push(ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?);
+    }
+    let opensearch = market.link(Name::QueryApi, 0, Dependency::OpenSearch)?;
+    let first = ada.asks("/api/v1/listings/search?q=lamp&limit=1").await?.expect(200)?.value()?;
+    opensearch.cut().await?;
+    for (question, whole) in questions.iter().zip(&whole) {
+        let degraded = ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?;
+        assert_eq!(degraded["degraded"], true, "{question}");
+        assert_eq!(essence(&degraded), essence(whole), "{question}");
+    }
+    let omitted = ada.asks("/api/v1/listings/search?q=lamp&facets=brand&highlight=1").await?.expect(200)?.value()?;
+    assert_eq!(omitted["omitted"], json!(["facets", "highlight"]));
+    assert_eq!(omitted["facets"], json!({}));
+
+    // A page of the one store is not continued by the other.
+    let cursor = first["next_cursor"].as_str().unwrap_or_default();
+    let refused = ada.asks(&format!("/api/v1/listings/search?q=lamp&limit=1&cursor={cursor}")).await?;
+    refused.expect_problem(400, "malformed")?;
+    let page = ada.asks("/api/v1/listings/search?q=lamp&limit=1").await?.expect(200)?.value()?;
+    let cursor = page["next_cursor"].as_str().unwrap_or_default();
+    let continued = format!("/api/v1/listings/search?q=lamp&limit=1&cursor={cursor}");
+    let second = ada.asks(&continued).await?.expect(200)?.value()?;
+    assert_ne!(second["items"][0]["id"], page["items"][0]["id"]);
+
+    opensearch.mend().await?;
+    until("searches to be whole again", async || {
+        let found = ada.asks("/api/v1/listings/search?q=lamp").await?.expect(200)?.value()?;
+        Ok(found["degraded"] == false)
+    })
+    .await?;
+    ada.asks(&continued).await?.expect_problem(400, "malformed")?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn programs_start_before_their_stores() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().later(Name::QueryApi).start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let dependencies = [Dependency::Postgres, Dependency::Redis, Dependency::OpenSearch, Dependency::Nats];
+    for dependency in dependencies {
+        market.link(Name::QueryApi, 0, dependency)?.cut().await?;
+    }
+    market.query_api()?.launch().await?;
+    assert_eq!(market.query_api()?.ops("/ready").await?.0, 503);
+    ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect_problem(503, "unavailable")?;
+    ada.asks("/api/v1/listings/search").await?.expect_problem(503, "unavailable")?;
+    for dependency in dependencies {
+        market.link(Name::QueryApi, 0, dependency)?.mend().await?;
+    }
+    market.query_api()?.becomes_ready().await?;
+    until("the first page", async || Ok(ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.status == 200)).await?;
+    market.stop().await
+}

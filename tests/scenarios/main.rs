@@ -9,6 +9,8 @@ mod relay_dies;
 mod relay_late_row;
 mod relay_rewind;
 mod relay_takeover;
+mod hostile_questions;
+mod pages;
 mod read_your_writes;
 mod stores_away;
 mod visibility;

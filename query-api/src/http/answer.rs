@@ -1,11 +1,12 @@
 //! What answers have in common: who may keep them, whether they are stale, and who asked for them.
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use service::bearer::{Roles, Visitor};
+use service::problem::Problem;
 
 use crate::consistency::Freshness;
 use crate::visibility::{Audience, Viewer};
@@ -20,6 +21,27 @@ impl From<Visitor> for Viewer {
             Some(caller) if caller.is(Roles::ADMIN) => Self::Admin,
             Some(caller) => Self::User(caller.id.into()),
         }
+    }
+}
+
+/// A problem that is of this moment and for this caller: no cache may keep it.
+#[derive(Debug)]
+pub struct Refused(Problem);
+
+impl<E> From<E> for Refused
+where
+    Problem: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        describe(response.headers_mut(), Audience::Viewer, Freshness::Fresh);
+        response
     }
 }
 

@@ -7,8 +7,9 @@ use service::bearer::Visitor;
 use service::http::{ETag, Header, IfNoneMatch, Parameters, Path};
 use service::problem::Problem;
 
+use super::answer::{self, Refused};
+use super::next_page;
 use super::parameters::NoParameters;
-use super::{answer, next_page};
 use crate::app::App;
 use crate::consistency::Consistency;
 use crate::filters::FilterParameters;
@@ -48,7 +49,7 @@ pub async fn get_listing(
     _: NoParameters,
     consistency: Consistency,
     known: Header<IfNoneMatch>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refused> {
     let known = known.read()?;
     let shown = get_listing::get_listing(&app, visitor.into(), id, &consistency).await?;
     let page = shown.page().ok_or(GetListingError::NoListing(id))?;
@@ -90,7 +91,7 @@ pub async fn list_listings(
     OriginalUri(uri): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refused> {
     let list = List::read(parameters, visitor.into())?;
     let shown = list_listings::list_listings(&app, &list, &consistency).await?;
     let body = serde_json::to_vec(&shown.page).map_err(|error| Problem::logged(&error.into()))?;

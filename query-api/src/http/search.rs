@@ -10,7 +10,8 @@ use service::bearer::Visitor;
 use service::http::Parameters;
 use service::problem::Problem;
 
-use super::{answer, next_page};
+use super::answer::{self, Refused};
+use super::next_page;
 use crate::app::App;
 use crate::consistency::Consistency;
 use crate::filters::{FilterParameters, PlaceParameters};
@@ -50,7 +51,7 @@ pub async fn search_listings(
     OriginalUri(asked): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refused> {
     found(&app, &asked, parameters, &consistency).await
 }
 
@@ -85,11 +86,11 @@ pub async fn search(
     OriginalUri(asked): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refused> {
     found(&app, &asked, parameters, &consistency).await
 }
 
-async fn found(app: &App, asked: &Uri, parameters: Parameters, consistency: &Consistency) -> Result<Response, Problem> {
+async fn found(app: &App, asked: &Uri, parameters: Parameters, consistency: &Consistency) -> Result<Response, Refused> {
     // On the heap: it holds what each store is asked, and would be moved about.
     let look = Box::pin(look(app, parameters, consistency));
     let found = if consistency.entries().is_empty() {

@@ -8,7 +8,7 @@ use service::bearer::Visitor;
 use service::http::{ETag, Header, IfNoneMatch, Path};
 use service::problem::Problem;
 
-use super::answer;
+use super::answer::{self, Refused};
 use super::parameters::NoParameters;
 use crate::app::App;
 use crate::consistency::Consistency;
@@ -47,7 +47,7 @@ pub async fn get_stock(
     _: NoParameters,
     consistency: Consistency,
     known: Header<IfNoneMatch>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refused> {
     let known = known.read()?;
     let shown = get_stock::get_stock(&app, visitor.into(), id, &consistency).await?;
     let etag = ETag::of(shown.version);

@@ -1,0 +1,63 @@
+//! Page after page shows everything once, in the order of one long page, whatever is equal in it.
+
+use acceptance::{Dependency, Marketplace, Name, Person, a_listing};
+use serde_json::Value;
+
+async fn page(person: &Person<'_>, path: &str) -> anyhow::Result<(Vec<String>, Option<String>)> {
+    let answer = person.asks(path).await?.expect(200)?;
+    let body = answer.value()?;
+    let ids = body["items"].as_array().into_iter().flatten().map(|item| item["id"].as_str().unwrap_or_default().to_owned());
+    let linked = answer.header("link").map(|link| {
+        let end = link.find(">; rel=\"next\"").unwrap_or_default();
+        link.get(1..end).unwrap_or_default().to_owned()
+    });
+    let Some(cursor) = body["next_cursor"].as_str() else {
+        assert_eq!((body["next_cursor"].clone(), &linked), (Value::Null, &None), "{path}");
+        return Ok((ids.collect(), None));
+    };
+    assert!(linked.as_ref().is_some_and(|link| link.ends_with(&format!("cursor={cursor}"))), "{linked:?} is not {cursor}");
+    Ok((ids.collect(), linked))
+}
+
+async fn walk(person: &Person<'_>, question: &str, limit: usize) -> anyhow::Result<Vec<String>> {
+    let (mut all, mut next) = (Vec::new(), Some(format!("{question}&limit={limit}")));
+    while let Some(path) = next.take() {
+        let (ids, following) = page(person, &path).await?;
+        assert!(ids.len() <= limit && (ids.len() == limit || following.is_none()), "{path} has {} items", ids.len());
+        all.extend(ids);
+        next = following;
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_or_repetition() -> anyhow::Result<()> {
+    const LISTINGS: usize = 23;
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    for n in 0..LISTINGS {
+        let title = ["Lamp", "lamp", "Žuta lamp"][n % 3].to_owned();
+        let amount = ["10.00", "10", "10.50", "9.99"][n % 4];
+        ada.publishes(a_listing().titled(&title).priced(amount, "RSD")).await?;
+    }
+    market.settle().await?;
+
+    let lists = ["-created_at", "price", "-price", "title"].map(|sort| format!("/api/v1/listings?sort={sort}"));
+    let searches = ["sort=-created_at", "sort=price", "sort=-price", "q=lamp", "sort=distance&near=45,19"]
+        .map(|question| format!("/api/v1/listings/search?{question}"));
+    for question in lists.iter().chain(&searches) {
+        let (whole, next) = page(&ada, &format!("{question}&limit=100")).await?;
+        assert_eq!((whole.len(), next), (LISTINGS, None), "{question}");
+        for limit in [1, 4, 23] {
+            assert_eq!(walk(&ada, question, limit).await?, whole, "{question} by {limit}");
+        }
+    }
+    market.link(Name::QueryApi, 0, Dependency::OpenSearch)?.cut().await?;
+    for question in &searches {
+        let (whole, next) = page(&ada, &format!("{question}&limit=100")).await?;
+        assert_eq!((whole.len(), next), (LISTINGS, None), "{question} from Postgres");
+        assert_eq!(walk(&ada, question, 4).await?, whole, "{question} from Postgres");
+    }
+    market.link(Name::QueryApi, 0, Dependency::OpenSearch)?.mend().await?;
+    market.stop().await
+}

@@ -11,7 +11,9 @@ use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
 
 /// A connection that is not to be had by then is as good as none.
-const ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
+const ACQUIRE_WITHIN: Duration = Duration::from_millis(1_500);
+/// Kept open, so that the first readers after a quiet time do not wait for a handshake.
+const KEPT_OPEN: u32 = 2;
 /// Below the shortest deadline of a route that has nobody else to ask (3 s, a variant's stock).
 const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
 /// What nobody waits for any more should not go on running, in milliseconds.
@@ -33,7 +35,11 @@ impl Database {
         let options = PgConnectOptions::from_str(url)?
             .application_name("query-api")
             .options([("statement_timeout", STATEMENT_TIMEOUT), ("default_transaction_read_only", "on")]);
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_lazy_with(options);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .min_connections(KEPT_OPEN.min(connections))
+            .acquire_timeout(ACQUIRE_WITHIN)
+            .connect_lazy_with(options);
         Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, ANSWER_WITHIN, errors), queries })
     }
 

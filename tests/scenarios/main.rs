@@ -2,15 +2,15 @@
 
 mod dead_letters;
 mod harness;
+mod hostile_questions;
+mod pages;
 mod projections_wait;
 mod projectors_share;
+mod read_your_writes;
 mod relay_broker;
 mod relay_dies;
 mod relay_late_row;
 mod relay_rewind;
 mod relay_takeover;
-mod hostile_questions;
-mod pages;
-mod read_your_writes;
 mod stores_away;
 mod visibility;

@@ -1,6 +1,8 @@
 //! The wire format. Events already in the stream can never be edited: if a snapshot here changes, add a new version of the
 //! event instead.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be made is a failed test")]
+
 use std::collections::BTreeMap;
 
 use events::{

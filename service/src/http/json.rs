@@ -88,7 +88,27 @@ fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> Fault {
             return Fault::new(pointer, detail);
         }
     }
-    Fault::new(pointer, shortened(told))
+    Fault::new(pointer, shortened(&in_words_of_json(told)))
+}
+
+/// serde speaks of the types of this program; callers know those of JSON.
+fn in_words_of_json(told: &str) -> String {
+    const WHOLE: [&str; 12] = ["i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16", "u32", "u64", "u128", "usize"];
+    let Some((found, expected)) = told.rsplit_once("expected ") else { return told.to_owned() };
+    let expected = match expected {
+        whole if WHOLE.contains(&whole) => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    let found = found.replacen("invalid type: sequence", "invalid type: array", 1).replacen(
+        "invalid type: map",
+        "invalid type: object",
+        1,
+    );
+    format!("{found}expected {expected}")
 }
 
 /// serde repeats the value that it cannot read, and that may be as long as the body.
@@ -218,6 +238,23 @@ mod tests {
         let problem = Problem::invalid(unknown);
         assert_eq!(problem.errors.len(), FAULTS_LIMIT);
         assert!(problem.detail.contains("more than"), "{}", problem.detail);
+    }
+
+    #[test]
+    fn types_are_told_in_words_of_json() {
+        for (told, better) in [
+            ("invalid type: sequence, expected struct PriceDraft", "invalid type: array, expected an object"),
+            ("invalid type: map, expected a sequence", "invalid type: object, expected an array"),
+            ("invalid type: floating point `1.5`, expected i64", "invalid type: floating point `1.5`, expected a whole number"),
+            (
+                "invalid type: string \"expected u8\", expected u8",
+                "invalid type: string \"expected u8\", expected a whole number",
+            ),
+            ("unknown variant `x`, expected one of `a`, `b`", "unknown variant `x`, expected one of `a`, `b`"),
+            ("too bad", "too bad"),
+        ] {
+            assert_eq!(in_words_of_json(told), better);
+        }
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Kind {
             Self::PreconditionRequired => {
                 "Send If-Match with the ETag that was read, so that nobody's change is overwritten unseen; or * to do so on purpose."
             }
-            Self::TooLarge => "The body, or one line of it, is longer than this route takes. The detail gives the limit.",
+            Self::TooLarge => "The body, or one line of it, is longer than this route takes. Send less of it at a time.",
             Self::UnsupportedMediaType => "Send one of the content types that the detail lists.",
             Self::RateLimited => "Wait for as many seconds as Retry-After says.",
             Self::IdempotencyMismatch => "An Idempotency-Key names one request. Use a new key for a new request.",

@@ -32,7 +32,6 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for the life of the process")]
 pub enum Role {
     /// Answer commands and publish their events
     Serve(Serve),
@@ -92,7 +91,7 @@ pub struct Jwt {
     #[command(flatten)]
     pub signing: Signing,
 
-    /// The keys that tokens are verified with: a file or URL; if not set, the public half of JWT_PRIVATE_KEY_FILE
+    /// The keys that tokens are verified with: a file or URL; if not set, the public half of `JWT_PRIVATE_KEY_FILE`
     #[arg(long, env = "JWT_JWKS")]
     pub jwt_jwks: Option<String>,
 }
@@ -111,6 +110,7 @@ impl Jwt {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tokens")]
+#[expect(clippy::struct_field_names, reason = "they are the flags' names")]
 pub struct Signing {
     /// The Ed25519 key (PKCS#8 PEM) that tokens are signed with
     #[arg(long, env = "JWT_PRIVATE_KEY_FILE")]

@@ -21,6 +21,8 @@ const BATCH_STATEMENT: &str = "19500ms";
 const MARGIN: Duration = Duration::from_millis(500);
 /// Batches wait for each other rather than for single commands.
 const BATCH_CONNECTIONS: u32 = 4;
+/// Kept open, so that the first commands after a start or a quiet hour do not wait for them.
+const KEPT_OPEN: u32 = 2;
 
 /// A lost race is run again this often.
 const RACES: usize = 3;
@@ -46,7 +48,12 @@ impl Database {
                 ("statement_timeout", statement_timeout),
                 ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
             ]);
-            PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_lazy_with(options)
+            let kept = KEPT_OPEN.min(connections);
+            PgPoolOptions::new()
+                .min_connections(kept)
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_WITHIN)
+                .connect_lazy_with(options)
         };
         Self { single: pool(connections, SINGLE_STATEMENT), batch: pool(BATCH_CONNECTIONS, BATCH_STATEMENT) }
     }
@@ -113,14 +120,8 @@ impl Failure {
 
     /// Of a statement that commits by itself, or of the commit.
     pub fn while_committing(error: sqlx::Error) -> Self {
-        match error {
-            // No connection was had, so nothing was sent.
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Away(error),
-            error => match Self::from(error) {
-                Self::Away(error) => Self::Unknown(error),
-                other => other,
-            },
-        }
+        let failure = Self::from(error);
+        if let Self::Away(error) = failure { Self::Unknown(error) } else { failure }
     }
 
     pub fn kind(&self) -> Kind {
@@ -137,15 +138,16 @@ impl From<sqlx::Error> for Failure {
     /// Of a statement within a transaction, which is rolled back.
     fn from(error: sqlx::Error) -> Self {
         let Some(database) = error.as_database_error() else {
-            return match error {
+            let is_away = matches!(
+                error,
                 sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => Self::Away(error),
-                _ => Self::Broken(error),
-            };
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+            );
+            return if is_away { Self::Away(error) } else { Self::Broken(error) };
         };
         let code = database.code().unwrap_or_default();
         match (&*code, database.constraint()) {

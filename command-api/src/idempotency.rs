@@ -21,7 +21,7 @@ use crate::outcome::Done;
 use crate::refusal::Refused;
 
 /// Keys are kept for 24 hours; the statements below say so too.
-const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
+const SWEEP_EVERY: Duration = Duration::from_mins(15);
 
 /// A request that asks to be done once.
 #[derive(Debug, Clone)]

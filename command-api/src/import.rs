@@ -30,7 +30,7 @@ use self::rejects::Rejects;
 use crate::cli::Import;
 
 /// Longer than any import.
-const TOKEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+const TOKEN_FOR: Duration = Duration::from_hours(24);
 /// Whose listings they are if nobody says: the same each time, so that a second import finds what the first one made.
 const NOBODY_IN_PARTICULAR: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001);
 /// A batch has 20 s; beyond that nobody is listening any more.
@@ -99,12 +99,11 @@ fn beside(file: &Path) -> PathBuf {
 }
 
 fn client(settings: &Import, url: &Url) -> anyhow::Result<Client> {
-    let token = match &settings.token.0 {
-        Some(token) => token.expose().to_owned(),
-        None => {
-            let signer = settings.signing.required_signer(Clock::System).context("LISTINGS_TOKEN is not set either")?;
-            signer.mint(settings.seller.unwrap_or(NOBODY_IN_PARTICULAR), Roles::ADMIN, TOKEN_FOR)?
-        }
+    let token = if let Some(token) = &settings.token.0 {
+        token.expose().to_owned()
+    } else {
+        let signer = settings.signing.required_signer(Clock::System).context("LISTINGS_TOKEN is not set either")?;
+        signer.mint(settings.seller.unwrap_or(NOBODY_IN_PARTICULAR), Roles::ADMIN, TOKEN_FOR)?
     };
     let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).context("the token is no header value")?;
     bearer.set_sensitive(true);

@@ -29,10 +29,7 @@ pub enum Refused {
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::ExternalIdTaken => Self::ExternalIdTaken,
-            other => Self::Database(other),
-        }
+        if matches!(failure, Failure::ExternalIdTaken) { Self::ExternalIdTaken } else { Self::Database(failure) }
     }
 }
 

@@ -67,9 +67,16 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let ops_listener = ops::bind(settings.ops.ops_addr).await?;
     let http_listener = service::serve::bind("HTTP_ADDR", settings.http.http_addr).await?;
     let mut tasks = Tasks::new();
-    tasks.spawn("http", service::serve::serve(http_listener, routes, lifecycle.clone(), Drain::default(), stop.clone()));
+    // The relay stops once nothing is committed any more: what the last requests did is still published.
+    let answered = CancellationToken::new();
+    let answering = service::serve::serve(http_listener, routes, lifecycle.clone(), Drain::default(), stop.clone());
+    let all_answered = answered.clone().drop_guard();
+    tasks.spawn("http", async move {
+        let _all_answered = all_answered;
+        answering.await
+    });
     if let Some(relay) = relay {
-        tasks.spawn("relay", relay::run(relay, stop.clone()));
+        tasks.spawn("relay", relay::run(relay, answered));
     }
     tasks.spawn("idempotency", idempotency::forget_expired(database.single.clone(), stop.clone()));
     lifecycle.started();

@@ -99,7 +99,10 @@ pub async fn replace_listing(
         ("id" = ListingId, Path),
         ("If-Match" = String, Header, description = "The version that was read, such as `\"7\"`; or `*`"),
     ),
-    request_body(content((ListingDraft = "application/merge-patch+json"), (ListingDraft = "application/json"))),
+    request_body(
+        content((Value = "application/merge-patch+json"), (Value = "application/json")),
+        description = "Any members of a `ListingDraft`",
+    ),
     responses(
         (status = 200, description = "The listing as it is now; at the same version if nothing changed", body = Listing, headers(
             ("ETag", description = "Its version"),

@@ -38,12 +38,11 @@ impl Rejects {
         let mut text = serde_json::to_vec(&rejected)?;
         text.push(b'\n');
         let mut file = self.file.lock().await;
-        let writer = match file.as_mut() {
-            Some(writer) => writer,
-            None => {
-                let opened = File::create(&self.path).await.with_context(|| format!("cannot write {}", self.path.display()))?;
-                file.insert(BufWriter::new(opened))
-            }
+        let writer = if let Some(writer) = file.as_mut() {
+            writer
+        } else {
+            let opened = File::create(&self.path).await.with_context(|| format!("cannot write {}", self.path.display()))?;
+            file.insert(BufWriter::new(opened))
         };
         Ok(writer.write_all(&text).await?)
     }

@@ -82,11 +82,9 @@ fn match_variants(old: &[Variant], specs: Vec<VariantSpec>, new_id: fn() -> Vari
     // Ids come first: a sku may have moved from one variant to another.
     let by_id: Vec<Option<&Variant>> =
         specs.iter().map(|spec| spec.id.and_then(|id| take(&|variant| variant.id == id))).collect();
-    let foreign = |(at, (spec, found)): (usize, (&VariantSpec, &Option<&Variant>))| {
-        (spec.id.is_some() && found.is_none())
-            .then(|| Fault::new(format!("/variants/{at}/id"), "is not a variant of this listing"))
-    };
-    let faults: Vec<Fault> = specs.iter().zip(&by_id).enumerate().filter_map(foreign).collect();
+    let foreign = specs.iter().zip(&by_id).enumerate().filter(|(_, (spec, found))| spec.id.is_some() && found.is_none());
+    let faults: Vec<Fault> =
+        foreign.map(|(at, _)| Fault::new(format!("/variants/{at}/id"), "is not a variant of this listing")).collect();
     if !faults.is_empty() {
         return Err(faults);
     }

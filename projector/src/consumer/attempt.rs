@@ -26,20 +26,23 @@ pub struct Attempt {
 /// Applies the newest event of each chain.
 pub async fn attempt<P: Projection>(projection: Arc<P>, chains: Vec<Chain>) -> Attempt {
     let started = Instant::now();
-    let spans: Vec<Span> = chains.iter().filter_map(|chain| span::<P>(chain.head())).collect();
-    let rendered: Vec<Result<P::Write, Failure>> = chains.iter().map(|chain| render(&*projection, chain.head())).collect();
+    let spans: Vec<Span> = chains.iter().map(|chain| span::<P>(chain.head())).collect();
+    let rendered: Vec<Result<P::Write, Failure>> =
+        chains.iter().zip(&spans).map(|(chain, span)| span.in_scope(|| render(&*projection, chain.head()))).collect();
     let result = store_all(&*projection, rendered).await;
     drop(spans);
     Attempt { chains, result, took: started.elapsed() }
 }
 
-/// The event's part in the trace of the request that caused it; none if nobody records that trace.
-fn span<P: Projection>(delivery: &Delivery) -> Option<Span> {
-    let traceparent = delivery.header(header::TRACE_PARENT).filter(|traceparent| is_sampled(traceparent))?;
+/// The event's part in the trace of the request that caused it; it costs nothing if nobody records that trace.
+fn span<P: Projection>(delivery: &Delivery) -> Span {
+    let Some(traceparent) = delivery.header(header::TRACE_PARENT).filter(|traceparent| is_sampled(traceparent)) else {
+        return Span::none();
+    };
     let span =
         info_span!("apply_event", projection.name = P::NAME, event.id = delivery.event_id(), event.sequence = delivery.sequence);
     service::telemetry::set_parent(&span, Some(traceparent));
-    Some(span)
+    span
 }
 
 /// The last bit of a W3C trace context's flags.
@@ -90,7 +93,65 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use events::{Aggregate, AggregateKey, Event, EventId, Fact, Meta, StockChange};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::{
+        consumer::delivery::coalesce,
+        projection::{Limits, Stored},
+    };
+
+    /// Panics over the versions 13, when it renders, and 17, when it stores.
+    struct Superstitious;
+
+    impl Projection for Superstitious {
+        const NAME: &'static str = "superstitious";
+        const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
+        const LIMITS: Limits = Limits { events: 10, bytes: 1024, in_flight: 1 };
+
+        type Write = u64;
+
+        fn render(&self, event: &Event) -> anyhow::Result<u64> {
+            assert_ne!(event.meta.version, 13, "the thirteenth");
+            Ok(event.meta.version)
+        }
+
+        async fn store(&self, versions: Vec<u64>) -> Result<Vec<Outcome>, Systemic> {
+            assert!(!versions.contains(&17), "the seventeenth");
+            Ok(versions.into_iter().map(|_| Ok(Stored::Applied)).collect())
+        }
+    }
+
+    async fn outcomes(versions: &[u64]) -> Result<Vec<Outcome>, Systemic> {
+        let event = |version| Event {
+            meta: Meta {
+                id: EventId::new(),
+                key: AggregateKey::stock(Uuid::now_v7()),
+                version,
+                time: "2026-11-21T09:30:00Z".parse().unwrap(),
+                caused_by: None,
+                correlation_id: None,
+                trace_parent: None,
+            },
+            fact: Fact::Stock { change: StockChange::Removed {}, state: None },
+        };
+        let chains = coalesce(versions.iter().map(|version| Delivery::of(*version, &event(*version))));
+        attempt(Arc::new(Superstitious), chains).await.result
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_poison_for_its_own_event_only() {
+        let outcomes = outcomes(&[1, 13, 2]).await.unwrap();
+        assert!(matches!(outcomes[..], [Ok(Stored::Applied), Err(Failure::Poison(_)), Ok(Stored::Applied)]));
+        assert!(outcomes[1].as_ref().unwrap_err().to_string().contains("the thirteenth"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_several_is_nobodys_fault_until_it_is_one() {
+        assert!(outcomes(&[1, 17]).await.is_err());
+        assert!(matches!(outcomes(&[17]).await.unwrap()[..], [Err(Failure::Poison(_))]));
+    }
 
     #[test]
     fn only_recorded_traces_get_a_span() {

@@ -135,6 +135,28 @@ pub fn coalesce(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<Chain> {
 }
 
 #[cfg(test)]
+impl Delivery {
+    /// The event as the broker would hand it out.
+    pub fn of(sequence: u64, event: &Event) -> Self {
+        let recorded = event.encode().unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &recorded.headers {
+            headers.insert(name.as_str(), value.as_str());
+        }
+        let message = async_nats::Message {
+            subject: event.meta.key.subject().into(),
+            reply: None,
+            payload: recorded.body,
+            headers: Some(headers),
+            status: None,
+            description: None,
+            length: 0,
+        };
+        Self { sequence, delivered: 1, pending: 0, target: Some((event.meta.key, event.meta.version)), message }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use uuid::Uuid;
 

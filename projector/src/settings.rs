@@ -63,9 +63,11 @@ pub struct StatusSettings {
     pub database: Secret<DatabaseUrl>,
     #[command(flatten)]
     pub nats: Secret<NatsUrl>,
-    /// The operations port of a running projector: only it knows what is held, and why
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9095")]
-    pub ops: reqwest::Url,
+    /// The operations port of a running projector, if not at `OPS_ADDR`: only it knows what is held, and why
+    #[arg(long, value_name = "URL")]
+    pub ops: Option<reqwest::Url>,
+    #[command(flatten)]
+    pub own: OpsArgs<OPS_PORT>,
     /// How the result looks
     #[arg(long, value_enum, default_value = "table")]
     pub output: Output,

@@ -1,6 +1,10 @@
 //! `projector status`: how far each projection is.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use async_nats::{connection::State, jetstream::consumer::Info};
@@ -114,9 +118,20 @@ async fn generations(settings: &StatusSettings, running: Option<&[FeedStatus]>) 
 /// What the running process says; `None` if none answers.
 async fn running(settings: &StatusSettings) -> Option<Vec<FeedStatus>> {
     let client = reqwest::Client::builder().no_proxy().timeout(OPS_ANSWERS_WITHIN).build().ok()?;
-    let url = settings.ops.join("status").ok()?;
+    let url = match &settings.ops {
+        Some(url) => url.join("status").ok()?,
+        None => format!("http://{}/status", reachable(settings.own.ops_addr)).parse().ok()?,
+    };
     let status: OpsStatus = client.get(url).send().await.ok()?.json().await.ok()?;
     Some(status.projections)
+}
+
+/// Listening on all addresses is not an address to connect to.
+fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    addr
 }
 
 fn table(lines: &[Line]) -> String {
@@ -129,7 +144,7 @@ fn table(lines: &[Line]) -> String {
 
 fn row(line: &Line) -> String {
     let state = match &line.phase {
-        None => "unknown (no projector answers at --ops)".to_owned(),
+        None => "unknown (no projector answers at its operations port)".to_owned(),
         Some(Phase::Consuming) => "consuming".to_owned(),
         Some(Phase::Waiting { why }) => format!("waiting: {why}"),
         Some(Phase::Holding { why, since }) => format!("held since {}: {why}", since.format("%H:%M:%S")),

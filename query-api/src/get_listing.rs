@@ -50,6 +50,7 @@ impl Refusal for GetListingError {
 
 impl ShownListing {
     /// What is shown; a page that is gone is never made into one of these.
+    #[must_use]
     pub fn page(&self) -> Option<&PresentPage> {
         match &*self.page {
             Page::Present(page) => Some(page),

@@ -21,7 +21,7 @@ const PAGE_LIVES: Duration = Duration::from_secs(1);
 /// All pages together, in bytes.
 const PAGES_WEIGH: u64 = 64 * 1024 * 1024;
 /// A store that is further behind than this shows old pages to everyone anyway.
-const FLOOR_LIVES: Duration = Duration::from_secs(60);
+const FLOOR_LIVES: Duration = Duration::from_mins(1);
 /// A flood of events pushes out the oldest floors; the pages they guarded still live for a second only.
 const FLOORS: u64 = 200_000;
 
@@ -98,6 +98,12 @@ impl PageCache {
         if self.floor(id).await < version {
             self.floors.insert(id, version).await;
         }
+    }
+
+    /// Whether pages are served from here: events are heard of, and nobody has switched it off.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.listening().is_some()
     }
 
     /// Events are heard of from now on: what is loaded from now on may be kept.

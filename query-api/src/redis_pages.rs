@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use events::{ListingId, VariantId};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{RedisResult, Script};
+use redis::{RedisError, RedisResult, Script};
 use service::metrics::Errors;
 use tracing::debug;
 use views::listing_page::{GATE, HeldListing, HeldStock, LISTING_FIELDS, Mode, STOCK_FIELDS, Write, listing_key, stock_key};
@@ -72,7 +72,7 @@ impl RedisPages {
         for argument in write.arguments(Mode::Newer) {
             call.arg(argument);
         }
-        let filled = self.dependency.ask(async { call.invoke_async::<i64>(&mut connection).await }, |_| Verdict::Outage).await;
+        let filled = self.dependency.ask(async { call.invoke_async::<i64>(&mut connection).await }, about_writing).await;
         if let Err(error) = filled {
             debug!(error = %error, "A page was not filled: {error}");
         }
@@ -83,4 +83,10 @@ impl RedisPages {
         let mut connection = self.connection.clone();
         redis::cmd("PING").query_async(&mut connection).await
     }
+}
+
+/// A Redis that is full or a replica refuses to write, but may be read all the same.
+fn about_writing(error: &RedisError) -> Verdict {
+    let lost = error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal();
+    if lost { Verdict::Outage } else { Verdict::Refusal }
 }

@@ -97,14 +97,14 @@ impl Search {
         let SearchParameters { q, sort, facets, highlight, limit, cursor } = parameters.read()?;
         let words = Words::read(q.as_deref().unwrap_or_default())?;
         let facets = Facet::read_all(&facets)?;
-        let sort = match Sort::read(sort.as_deref(), Sort::OF_SEARCHES)? {
-            // Without words everything is as relevant.
-            Sort::Relevance if words.is_none() => Sort::Newest,
-            Sort::Distance if filters.places.near.is_none() => {
-                return Err(Problem::malformed("The parameter sort can be distance only together with near"));
-            }
-            sort => sort,
-        };
+        let mut sort = Sort::read(sort.as_deref(), Sort::OF_SEARCHES)?;
+        if sort == Sort::Distance && filters.places.near.is_none() {
+            return Err(Problem::malformed("The parameter sort can be distance only together with near"));
+        }
+        // Without words everything is as relevant.
+        if sort == Sort::Relevance && words.is_none() {
+            sort = Sort::Newest;
+        }
         if sort.compares_prices() || facets.contains(&Facet::Price) {
             filters.compare_prices();
         }

@@ -32,8 +32,8 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
             async move { app.readiness().await }
         },
         move || {
-            let generation = told.generations.listing_page();
-            async move { json!({ "generations": { "listing_page": generation } }) }
+            let (generation, pages_kept) = (told.generations.listing_page(), told.pages.is_used());
+            async move { json!({ "generations": { "listing_page": generation }, "pages_kept": pages_kept }) }
         },
     );
     let lifecycle = ops.lifecycle();

@@ -6,6 +6,7 @@ mod hostile_questions;
 mod pages;
 mod projections_wait;
 mod projectors_share;
+mod query_metrics;
 mod read_your_writes;
 mod relay_broker;
 mod relay_dies;

@@ -167,6 +167,7 @@ fn steps() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
 }
 
 /// The aggregations of a request. `narrowed` are the filters that are applied after counting, with what each is about.
+#[must_use]
 pub fn aggregations(facets: &[Facet], narrowed: &[(Facet, Value)]) -> Value {
     let one = |facet: &Facet| {
         let others: Vec<_> = narrowed.iter().filter(|(about, _)| !about.is(facet)).map(|(_, filter)| filter.clone()).collect();

@@ -1,8 +1,15 @@
 //! What the marketplace promises, told as stories. Each runs against real servers and real processes.
 
+mod a_delete_is_final;
+mod a_listing_is_found;
+mod a_retry_changes_nothing;
+mod a_stop_loses_nothing;
+mod any_order;
 mod dead_letters;
 mod harness;
 mod hostile_questions;
+mod hostile_requests;
+mod only_the_version_that_was_read;
 mod pages;
 mod projections_wait;
 mod projectors_share;
@@ -13,5 +20,7 @@ mod relay_dies;
 mod relay_late_row;
 mod relay_rewind;
 mod relay_takeover;
+mod somebody_elses_listing;
 mod stores_away;
+mod two_variants_reach_zero;
 mod visibility;

@@ -109,6 +109,20 @@ impl Builder {
         self
     }
 
+    /// What one process is told, or, without a number, a tool that is run before there is any.
+    fn environment(
+        &self,
+        name: Name,
+        nth: Option<usize>,
+        market: &Marketplace,
+        address: &dyn Fn(Dependency) -> String,
+    ) -> anyhow::Result<Environment> {
+        let mut environment = market.environment(name, address)?;
+        let own = self.settings.iter().filter(|of| of.name == name && (of.nth.is_none() || of.nth == nth));
+        environment.extend(own.map(|of| (of.variable.clone(), of.value.clone())));
+        Ok(environment)
+    }
+
     pub async fn start(self) -> anyhow::Result<Marketplace> {
         let permit = SCENARIOS_AT_ONCE.acquire().await?;
         let place = Place::new()?;
@@ -134,7 +148,7 @@ impl Builder {
             ended_well: false,
             _permit: permit,
         };
-        market.prepare().await?;
+        market.prepare(&self).await?;
         for (&name, &count) in &self.count {
             for nth in 0..count {
                 market.add(name, nth, &self)?;
@@ -160,12 +174,12 @@ impl Marketplace {
     }
 
     /// Schema, streams, consumers and index: what an operator does before the first start.
-    async fn prepare(&self) -> anyhow::Result<()> {
-        let mut migrate = self.environment(Name::CommandApi, &|dependency| self.address(dependency))?;
+    async fn prepare(&self, builder: &Builder) -> anyhow::Result<()> {
+        let mut migrate = builder.environment(Name::CommandApi, None, self, &|dependency| self.address(dependency))?;
         let owner = self.postgres.url("listings_owner", &self.postgres.address())?;
         migrate.push(("MIGRATE_DATABASE_URL".to_owned(), owner));
         tool(Name::CommandApi, &migrate, &["migrate"]).await?;
-        let provision = self.environment(Name::Projector, &|dependency| self.address(dependency))?;
+        let provision = builder.environment(Name::Projector, None, self, &|dependency| self.address(dependency))?;
         tool(Name::Projector, &provision, &["provision"]).await
     }
 
@@ -179,9 +193,7 @@ impl Marketplace {
             Some(link) => link.address(),
             None => self.address(dependency),
         };
-        let mut environment = self.environment(name, &address)?;
-        let own = builder.settings.iter().filter(|of| of.name == name && of.nth.is_none_or(|of| of == nth));
-        environment.extend(own.map(|of| (of.variable.clone(), of.value.clone())));
+        let environment = builder.environment(name, Some(nth), self, &address)?;
         self.programs.insert((name, nth), Program::new(name, nth, &self.place.folder, environment)?);
         Ok(())
     }

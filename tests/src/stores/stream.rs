@@ -3,8 +3,8 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
-use events::AggregateKey;
 use events::envelope::header;
+use events::{AggregateKey, Event};
 use futures_util::StreamExt as _;
 
 use crate::marketplace::Marketplace;
@@ -82,6 +82,18 @@ impl Marketplace {
         Ok(())
     }
 
+    /// Publishes an event that no command made.
+    pub async fn tell(&self, event: &Event) -> anyhow::Result<()> {
+        let recorded = event.encode()?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in recorded.headers.iter().filter(|(name, _)| *name != header::MESSAGE_ID) {
+            headers.insert(name.as_str(), value.as_str());
+        }
+        let stored = self.nats.jetstream().publish_with_headers(recorded.key.subject(), headers, recorded.body).await?.await?;
+        anyhow::ensure!(!stored.duplicate, "the broker took {} for a duplicate", recorded.key);
+        Ok(())
+    }
+
     pub(crate) async fn check_dead_letters(&self, expected: usize) -> anyhow::Result<()> {
         let letters = self.dead_letters().await?;
         let tell = |letter: &StreamMessage| format!("\n{} {}", letter.subject, letter.header("Dlq-Error").unwrap_or_default());
@@ -92,7 +104,9 @@ impl Marketplace {
 
     async fn messages(&self, stream: &str, deliver_policy: DeliverPolicy) -> anyhow::Result<Vec<StreamMessage>> {
         let stream = self.nats.jetstream().get_stream(stream).await?;
-        let config = pull::Config { deliver_policy, ack_policy: AckPolicy::None, ..pull::Config::default() };
+        // The last message of each subject is given only of subjects that were asked for.
+        let filter_subject = ">".to_owned();
+        let config = pull::Config { deliver_policy, filter_subject, ack_policy: AckPolicy::None, ..pull::Config::default() };
         let mut consumer = stream.create_consumer(config).await?;
         let mut left = usize::try_from(consumer.cached_info().num_pending)?;
         let mut messages = Vec::with_capacity(left);

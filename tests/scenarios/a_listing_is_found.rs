@@ -1,0 +1,54 @@
+//! What a seller publishes, buyers find: by its id, in the list, by search, and with its stock.
+
+use acceptance::{Marketplace, a_listing};
+
+#[tokio::test]
+async fn a_created_listing_is_found_by_id_list_search_and_stock() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let draft = a_listing().titled("Mountain bicycle Panther").with_stock(5);
+    let created = ada.creates(&draft).await?.expect(201)?;
+    let listing: events::Listing = created.json()?;
+    assert_eq!(created.version()?, 1);
+    assert_eq!(created.header("location"), Some(format!("/api/v1/listings/{}", listing.id).as_str()));
+
+    // At once, for whoever sends back the token: the query waits for what its bearer has written.
+    let token = created.header("consistency-token").unwrap_or_default();
+    let path = format!("/api/v1/listings/{}", listing.id);
+    let seen = ada.query(&path)?.header("Consistency-Token", token).send().await?.expect(200)?;
+    assert_eq!((seen.version()?, seen.json::<events::Listing>()?), (1, listing.clone()));
+    let found = ada.query("/api/v1/listings/search?q=panther")?.header("Consistency-Token", token).send().await?.expect(200)?;
+    assert_eq!(found.value()?["items"][0]["id"], listing.id.to_string());
+
+    // For everybody, once it has settled.
+    market.settle().await?;
+    assert_eq!(market.shows(listing.id).await?, listing);
+    assert_eq!(market.found_by("/api/v1/listings", &[("brand", "Capriolo")]).await?, [listing.id]);
+    assert_eq!(market.found_by("/api/v1/listings", &[("brand", "Bianchi")]).await?, []);
+    assert_eq!(market.finds("panther").await?, [listing.id]);
+    assert_eq!(market.finds("trombone").await?, []);
+    let stock = market.stock(listing.variants[0].id).await?;
+    assert_eq!((stock.listing_id, stock.on_hand, stock.available, stock.version), (listing.id, 5, 5, 1));
+    market.stop().await
+}
+
+#[tokio::test]
+async fn quick_successive_updates_end_on_the_last_version_in_every_store() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let bicycle = ada.publishes(a_listing().with_stock(1)).await?;
+    // Nobody waits between them: the projections work on some of these while the next are made.
+    for kilometres in 1..=40 {
+        let title = format!("Bicycle, {kilometres} km ridden");
+        ada.changes(bicycle, serde_json::json!({ "title": title })).await?;
+        ada.counts(bicycle.variant, kilometres % 3).await?;
+    }
+    market.settle().await?;
+
+    let shown = market.shows(bicycle).await?;
+    assert_eq!(shown.title, "Bicycle, 40 km ridden");
+    assert_eq!(market.stock(bicycle.variant).await?.on_hand, 40 % 3);
+    assert_eq!(market.finds("ridden 40").await?, [bicycle.id]);
+    // That every store holds that version, and the same content, is what the end of each scenario checks.
+    market.stop().await
+}

@@ -55,11 +55,11 @@ async fn a_restored_database_does_not_overwrite_what_was_published() -> anyhow::
     until_eq("it to be reported", json!(1), diverged).await?;
     let (_, ready) = command_api.ops("/ready").await?;
     assert!(ready.contains("degraded") && ready.contains("relay_diverged"), "{ready}");
-    let key = AggregateKey::listing(lost.id);
+    let concerned = AggregateKey::listing(lost.id);
     let stream = market.stream().await?;
-    let last = stream.iter().rfind(|message| message.key() == Some(key)).expect("the stream holds the listing");
+    let last = stream.iter().rfind(|message| message.key() == Some(concerned)).expect("the stream holds the listing");
     assert!(String::from_utf8_lossy(&last.body).contains("not in the backup"));
-    assert_eq!(market.versions_in_stream(key).await?, [1, 2]);
+    assert_eq!(market.versions_in_stream(concerned).await?, [1, 2]);
     assert_eq!(market.versions_in_stream(AggregateKey::listing(kept.id)).await?, [1, 2]);
     market.leave().await
 }

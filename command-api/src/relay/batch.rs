@@ -61,7 +61,7 @@ mod tests {
 
     fn event(id: u128, version: u64) -> Event {
         let key = AggregateKey::listing(Uuid::from_u128(id));
-        Event { seq: 0, key, version, event_id: Uuid::nil(), headers: String::new(), body: Bytes::new() }
+        Event { seq: 0, key, version, id: Uuid::nil(), headers: String::new(), body: Bytes::new() }
     }
 
     fn versions<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<(u128, u64)> {

@@ -21,7 +21,7 @@ pub struct Event {
     pub seq: i64,
     pub key: AggregateKey,
     pub version: u64,
-    pub event_id: Uuid,
+    pub id: Uuid,
     /// A JSON object of text.
     pub headers: String,
     pub body: Bytes,
@@ -64,7 +64,7 @@ impl Row {
             seq: self.seq,
             key: AggregateKey { aggregate, id: self.aggregate_id },
             version: self.version.unsigned_abs(),
-            event_id: self.event_id,
+            id: self.event_id,
             headers: self.headers,
             body: self.body.into(),
         })

@@ -1,6 +1,6 @@
 //! One lane: take shards, claim their events, ship them; again and again, until something breaks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const TAKE_AT_ONCE: usize = 2;
 const TAKE_EVERY: Duration = Duration::from_millis(100);
 
 const ASIDE_FIRST: Duration = Duration::from_secs(1);
-const ASIDE_LAST: Duration = Duration::from_secs(60);
+const ASIDE_LAST: Duration = Duration::from_mins(1);
 
 /// Aggregates whose last message is remembered. Forgetting one costs a read.
 const TIPS_KEPT: usize = 100_000;
@@ -81,6 +81,7 @@ async fn attempt(plan: &Plan, stop: &CancellationToken, retry: &mut Duration) ->
         tips: HashMap::new(),
         aside: HashMap::new(),
         unknown: HashSet::new(),
+        fresh: BTreeSet::new(),
         acknowledged: Acknowledged::default(),
         newest: 0,
         swept: Instant::now(),
@@ -112,6 +113,8 @@ pub struct Lane<'a> {
     pub tips: HashMap<AggregateKey, Stored>,
     pub aside: HashMap<AggregateKey, SetAside>,
     unknown: HashSet<Uuid>,
+    /// The shards whose oldest rows may be in the stream already: their former owner may have died between ack and delete.
+    fresh: BTreeSet<i16>,
     /// What the broker has acknowledged, and the outbox still holds.
     pub acknowledged: Acknowledged,
     /// The highest sequence that was acknowledged to this connection.
@@ -135,18 +138,17 @@ impl Lane<'_> {
                 self.take().await?;
                 next_take = Instant::now() + TAKE_EVERY;
             }
-            let events = match prefetched.take() {
-                Some(events) => events,
-                None => {
-                    // A sweep reads what a batch in flight has read already: it waits until that is deleted.
-                    self.settle().await?;
-                    if self.swept.elapsed() >= SWEEP {
-                        self.broker.check_same_stream().await?;
-                        self.owned.values_mut().for_each(|floor| *floor = 0);
-                        self.swept = Instant::now();
-                    }
-                    self.claim().await?
+            let events = if let Some(events) = prefetched.take() {
+                events
+            } else {
+                // A sweep reads what a batch in flight has read already: it waits until that is deleted.
+                self.settle().await?;
+                if self.swept.elapsed() >= SWEEP {
+                    self.broker.check_same_stream().await?;
+                    self.owned.values_mut().for_each(|floor| *floor = 0);
+                    self.swept = Instant::now();
                 }
+                self.claim(&HashSet::new()).await?
             };
             if events.is_empty() {
                 self.settle().await?;
@@ -194,14 +196,18 @@ impl Lane<'_> {
                 }
             };
             self.owned.insert(shard, 0);
+            if !self.broker.was_empty() {
+                self.fresh.insert(shard);
+            }
             self.plan.status.owns(shard, mark);
             info!(relay.shard = shard, relay.lane = self.plan.number, "Took shard {shard}");
         }
         Ok(lost)
     }
 
-    /// The next unpublished events of the shards that are owned.
-    pub async fn claim(&mut self) -> Result<Vec<Event>, Broken> {
+    /// The next unpublished events of the shards that are owned, and what is needed to know of their subjects; those in flight
+    /// will be known by their ack.
+    pub async fn claim(&mut self, in_flight: &HashSet<AggregateKey>) -> Result<Vec<Event>, Broken> {
         if self.owned.is_empty() {
             self.session.ping_if_due().await?;
             return Ok(Vec::new());
@@ -218,6 +224,15 @@ impl Lane<'_> {
         for unknown in claimed.unknown {
             if self.unknown.insert(unknown.id) {
                 warn!(aggregate.id = %unknown.id, "Left an event of {} {} for a newer program", unknown.aggregate, unknown.id);
+            }
+        }
+        let wanted = claimed.events.iter().filter(|event| event.version > 1 || self.fresh.contains(&event.shard()));
+        let wanted = wanted.map(|event| event.key).filter(|key| !in_flight.contains(key)).collect();
+        self.look_up(wanted).await?;
+        for event in claimed.events.iter().rev() {
+            // Rows leave in order: behind one that the stream lacks there are no more that it has.
+            if self.fresh.contains(&event.shard()) && self.tips.get(&event.key).is_none_or(|tip| tip.version < event.version) {
+                self.fresh.remove(&event.shard());
             }
         }
         Ok(claimed.events)

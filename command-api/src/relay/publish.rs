@@ -121,8 +121,8 @@ impl Broker {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(sequence));
         }
         match naming {
-            Naming::Own => headers.insert(header::MESSAGE_ID, event.event_id.to_string()),
-            Naming::Again => headers.insert(header::MESSAGE_ID, format!("{}/r{}", event.event_id, self.repair())),
+            Naming::Own => headers.insert(header::MESSAGE_ID, event.id.to_string()),
+            Naming::Again => headers.insert(header::MESSAGE_ID, format!("{}/r{}", event.id, self.repair())),
         }
         Ok(headers)
     }

@@ -47,38 +47,44 @@ pub enum Outcome {
 
 impl Lane<'_> {
     /// Publishes events; while they are on their way, deletes what was acknowledged before and claims the next ones, if `ahead`.
-    pub async fn ship(&mut self, mut events: Vec<Event>, ahead: bool) -> Result<Option<Vec<Event>>, Broken> {
-        // They may have been claimed before their aggregate was set aside.
-        events.retain(|event| !self.is_aside(&event.key));
-        let Sorted { together, there, mut alone } = sort(events, &self.tips);
-        for (event, stored) in there {
-            self.acknowledge(&event, stored);
-        }
+    pub async fn ship(&mut self, mut events: Vec<Event>, mut ahead: bool) -> Result<Option<Vec<Event>>, Broken> {
         let mut next = None;
-        if !together.is_empty() {
-            let (answer, claimed) = self.publish_while_settling(&together, ahead).await?;
-            next = claimed;
-            match answer {
-                Answer::Stored { sequence } => {
-                    for (event, stored) in self.all_stored(&together, sequence)? {
-                        self.acknowledge(event, stored);
+        while !events.is_empty() {
+            // They may have been claimed before their aggregate was set aside.
+            events.retain(|event| !self.is_aside(&event.key));
+            let Sorted { together, there, mut alone } = sort(events, &self.tips);
+            for (event, stored) in there {
+                self.acknowledge(&event, stored);
+            }
+            if !together.is_empty() {
+                let (answer, claimed) = self.publish_while_settling(&together, ahead).await?;
+                next = next.or(claimed);
+                ahead = false;
+                match answer {
+                    Answer::Stored { sequence } => {
+                        for (event, stored) in self.all_stored(&together, sequence)? {
+                            self.acknowledge(event, stored);
+                        }
+                    }
+                    Answer::Waiting(reason) => return Err(Broken::Waiting(reason)),
+                    Answer::Contradicted | Answer::Duplicate | Answer::Refused(_) => {
+                        debug!(events = together.len(), ?answer, "Resolving a batch one by one");
+                        alone.splice(0..0, together.into_iter().map(|(event, _)| event));
                     }
                 }
-                Answer::Waiting(reason) => return Err(Broken::Waiting(reason)),
-                Answer::Contradicted | Answer::Duplicate | Answer::Refused(_) => {
-                    debug!(events = together.len(), ?answer, "Resolving a batch one by one");
-                    // The later versions of an aggregate stay behind the earlier ones.
-                    alone.splice(0..0, together.into_iter().map(|(event, _)| event));
+            }
+            // The first of each aggregate is looked at on its own; once that is stored, the others follow it together.
+            let mut first = HashSet::new();
+            events = Vec::new();
+            for event in alone {
+                if !first.insert(event.key) {
+                    events.push(event);
+                    continue;
                 }
-            }
-        }
-        for event in alone {
-            if self.is_aside(&event.key) {
-                continue;
-            }
-            match self.resolve(&event, Naming::Own).await? {
-                Outcome::Stored(stored) => self.acknowledge(&event, stored),
-                Outcome::Aside { reason, diverged } => self.set_aside(event.key, event.shard(), reason, diverged),
+                match self.resolve(&event, Naming::Own).await? {
+                    Outcome::Stored(stored) => self.acknowledge(&event, stored),
+                    Outcome::Aside { reason, diverged } => self.set_aside(event.key, event.shard(), reason, diverged),
+                }
             }
         }
         Ok(next)
@@ -99,11 +105,8 @@ impl Lane<'_> {
                 if !ahead {
                     return Ok::<_, Broken>(None);
                 }
-                let claimed = self.claim().await?;
                 let in_flight: HashSet<AggregateKey> = together.iter().map(|(event, _)| event.key).collect();
-                let unknown = claimed.iter().filter(|event| event.version > 1 && !in_flight.contains(&event.key));
-                self.look_up(unknown.map(|event| event.key).collect()).await?;
-                Ok(Some(claimed))
+                Ok(Some(self.claim(&in_flight).await?))
             });
             loop {
                 tokio::select! {
@@ -136,7 +139,7 @@ impl Lane<'_> {
         }
         self.newest = sequence;
         self.plan.metrics.published();
-        let stored = Stored { version: event.version, event_id: event.event_id, sequence };
+        let stored = Stored { version: event.version, event_id: event.id, sequence };
         self.remember(event.key, stored);
         Ok(stored)
     }
@@ -240,7 +243,7 @@ impl Lane<'_> {
             for event in missing {
                 bytes += event.body.len();
                 let first = together.is_empty();
-                if event.version != after + 1 || !(first || bytes <= BATCH_BYTES as usize) {
+                if event.version != after + 1 || !(first || i64::try_from(bytes).is_ok_and(|bytes| bytes <= BATCH_BYTES)) {
                     break;
                 }
                 after = event.version;

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use service::metrics::{Seconds, seconds_family};
 
-use crate::{projections::NAMES, verdict::Class};
+use crate::{projections::ALL, verdict::Class};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByProjection {
@@ -70,7 +70,8 @@ impl Metrics {
             held: Family::default(),
             dead_letters: Family::default(),
         };
-        for projection in NAMES {
+        for about in ALL {
+            let projection = about.name;
             let label = ByProjection { projection };
             metrics.lag_events.get_or_create_owned(&label);
             metrics.lag_seconds.get_or_create_owned(&label);

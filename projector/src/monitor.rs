@@ -27,7 +27,7 @@ use tracing::{debug, error, info};
 use crate::{
     consumer::Surroundings,
     feed::{Feed, Lag, Phase},
-    projections::NAMES,
+    projections::ALL,
 };
 
 /// Often enough for a graph, and for "is it keeping up".
@@ -201,8 +201,8 @@ impl Letters {
         }
         self.next = Some(Instant::now() + COUNT_EVERY);
         let counts = dead_letters(&around.jetstream).await?;
-        for name in NAMES {
-            around.metrics.set_dead_letters(name, counts.get(name).copied().unwrap_or_default());
+        for about in ALL {
+            around.metrics.set_dead_letters(about.name, counts.get(about.name).copied().unwrap_or_default());
         }
         info!(letters = messages, "There are {messages} dead letters");
         self.counted = Some(state);

@@ -1,4 +1,4 @@
-//! The read models that are kept.
+//! The read models that are kept. A new one is a file beside these, a line in [`ALL`] and one in [`start`].
 
 pub mod listing_catalog;
 pub mod listing_page;
@@ -7,10 +7,54 @@ pub mod stock_levels;
 
 mod postgres;
 
+use events::Aggregate;
+
 pub use self::{
     listing_catalog::ListingCatalog, listing_page::ListingPage, listing_search::ListingSearch, stock_levels::StockLevels,
 };
-use crate::projection::Projection as _;
+use crate::{
+    generations::Generation,
+    projection::Projection,
+    run::{Running, Stores, feed},
+};
 
-/// All of them, as metrics and `projection.generations` name them.
-pub const NAMES: [&str; 4] = [ListingSearch::NAME, ListingPage::NAME, ListingCatalog::NAME, StockLevels::NAME];
+/// What there is to know of a projection before it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    pub name: &'static str,
+    pub aggregates: &'static [Aggregate],
+}
+
+/// All of them.
+pub const ALL: [About; 4] = [about::<ListingSearch>(), about::<ListingPage>(), about::<ListingCatalog>(), about::<StockLevels>()];
+
+const fn about<P: Projection>() -> About {
+    About { name: P::NAME, aggregates: P::AGGREGATES }
+}
+
+/// Feeds a generation. One of a projection that this program does not know is fed by another version of it.
+pub fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
+    let Stores { redis, opensearch, alias, around } = stores.clone();
+    let number = generation.number;
+    Some(match generation.projection.as_str() {
+        ListingSearch::NAME => feed(around, generation, ListingSearch::new(opensearch, &alias, number)),
+        ListingPage::NAME => feed(around, generation, ListingPage::new(redis, number)),
+        ListingCatalog::NAME => feed(around.clone(), generation, ListingCatalog::new(around.db)),
+        StockLevels::NAME => feed(around.clone(), generation, StockLevels::new(around.db)),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_a_name_of_its_own_that_a_subject_can_carry() {
+        for (at, about) in ALL.iter().enumerate() {
+            assert!(about.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", about.name);
+            assert!(ALL[..at].iter().all(|other| other.name != about.name), "{}", about.name);
+            assert!(!about.aggregates.is_empty(), "{}", about.name);
+        }
+    }
+}

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     connections, generations,
     projection::Projection as _,
-    projections::ListingSearch,
+    projections::{ALL, ListingSearch},
     run::{eviction_policy, evicts_tombstones_first},
     settings::ProvisionSettings,
 };
@@ -44,8 +44,8 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     let db = connections::database(&stores.database)?;
     let generations = generations::fed(&db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
     for generation in &generations {
-        if let Some(aggregates) = consumers::aggregates(&generation.projection) {
-            say(&consumers::provision(&jetstream, &generation.durable, aggregates, &settings.consumers).await?)?;
+        if let Some(about) = ALL.iter().find(|about| about.name == generation.projection) {
+            say(&consumers::provision(&jetstream, &generation.durable, about.aggregates, &settings.consumers).await?)?;
         }
     }
 

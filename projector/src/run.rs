@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     monitor::{self, Feeds},
     projection::Projection,
-    projections::{ListingCatalog, ListingPage, ListingSearch, StockLevels},
+    projections::start,
     settings::RunSettings,
 };
 
@@ -43,11 +43,11 @@ const BAD_EVICTION: &str = "volatile";
 
 /// What feeds are made of.
 #[derive(Clone)]
-struct Stores {
-    around: Surroundings,
-    redis: ConnectionManager,
-    opensearch: OpenSearch,
-    alias: String,
+pub struct Stores {
+    pub around: Surroundings,
+    pub redis: ConnectionManager,
+    pub opensearch: OpenSearch,
+    pub alias: String,
 }
 
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
@@ -187,7 +187,7 @@ pub fn evicts_tombstones_first(policy: &str) -> bool {
 }
 
 /// A feed, and how it is ended.
-struct Running {
+pub struct Running {
     feed: Arc<Feed>,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -223,21 +223,10 @@ async fn follow(
     Ok(())
 }
 
-/// A projection that this program does not know is fed by another version of it.
-fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
-    let number = generation.number;
-    Some(match generation.projection.as_str() {
-        ListingSearch::NAME => run_feed(stores, generation, ListingSearch::new(stores.opensearch.clone(), &stores.alias, number)),
-        ListingPage::NAME => run_feed(stores, generation, ListingPage::new(stores.redis.clone(), number)),
-        ListingCatalog::NAME => run_feed(stores, generation, ListingCatalog::new(stores.around.db.clone())),
-        StockLevels::NAME => run_feed(stores, generation, StockLevels::new(stores.around.db.clone())),
-        _ => return None,
-    })
-}
-
-fn run_feed<P: Projection>(stores: &Stores, generation: &Generation, projection: P) -> Running {
+/// Starts the feed of one generation.
+pub fn feed<P: Projection>(around: Surroundings, generation: &Generation, projection: P) -> Running {
     let feed = Arc::new(Feed::new(P::NAME, generation));
     let stop = CancellationToken::new();
-    let consumer = Consumer::new(projection, stores.around.clone(), Arc::clone(&feed));
+    let consumer = Consumer::new(projection, around, Arc::clone(&feed));
     Running { feed, stop: stop.clone(), task: tokio::spawn(consumer.run(stop)) }
 }

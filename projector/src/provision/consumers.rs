@@ -9,22 +9,7 @@ use events::{
 use serde_json::{Map, Value, json};
 
 use super::{ask, differences};
-use crate::{
-    projection::Projection as _,
-    projections::{ListingCatalog, ListingPage, ListingSearch, StockLevels},
-    settings::Consumers,
-};
-
-/// What a projection is made from; `None` for one of another version of this program.
-pub fn aggregates(projection: &str) -> Option<&'static [Aggregate]> {
-    Some(match projection {
-        ListingSearch::NAME => ListingSearch::AGGREGATES,
-        ListingPage::NAME => ListingPage::AGGREGATES,
-        ListingCatalog::NAME => ListingCatalog::AGGREGATES,
-        StockLevels::NAME => StockLevels::AGGREGATES,
-        _ => return None,
-    })
-}
+use crate::settings::Consumers;
 
 /// Creates or updates a consumer, and checks that every setting stuck.
 pub async fn provision(

@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use service::problem::Kind;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Transaction};
 
 use crate::refusal::Repeatable;
 
@@ -23,6 +23,9 @@ const MARGIN: Duration = Duration::from_millis(500);
 const BATCH_CONNECTIONS: u32 = 4;
 /// Kept open, so that the first commands after a start or a quiet hour do not wait for them.
 const KEPT_OPEN: u32 = 2;
+
+/// A connection that was used within this time is believed to work: asking would be a second round trip for every command.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// A lost race is run again this often.
 const RACES: usize = 3;
@@ -48,11 +51,14 @@ impl Database {
                 ("statement_timeout", statement_timeout),
                 ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
             ]);
-            let kept = KEPT_OPEN.min(connections);
             PgPoolOptions::new()
-                .min_connections(kept)
+                .min_connections(KEPT_OPEN.min(connections))
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_WITHIN)
+                .test_before_acquire(false)
+                .before_acquire(|connection, used| {
+                    Box::pin(async move { Ok(used.idle_for < RECENT || connection.ping().await.is_ok()) })
+                })
                 .connect_lazy_with(options)
         };
         Self { single: pool(connections, SINGLE_STATEMENT), batch: pool(BATCH_CONNECTIONS, BATCH_STATEMENT) }

@@ -1,5 +1,6 @@
 //! What the marketplace promises, told as stories. Each runs against real servers and real processes.
 
+mod a_catalogue_comes_in;
 mod a_delete_is_final;
 mod a_listing_is_found;
 mod a_retry_changes_nothing;

@@ -21,6 +21,7 @@ mod relay_dies;
 mod relay_late_row;
 mod relay_rewind;
 mod relay_takeover;
+mod search_filters;
 mod search_languages;
 mod somebody_elses_listing;
 mod stores_away;

@@ -1,7 +1,7 @@
 //! What can never be applied is put aside for the projection that failed it; everything else goes on.
 
 use acceptance::stores::StreamMessage;
-use acceptance::{Marketplace, a_listing, until, until_eq, until_some};
+use acceptance::{Marketplace, Name, a_listing, until, until_eq, until_some};
 use async_nats::HeaderMap;
 use events::listing::Point;
 use events::{AggregateKey, Event, EventId, Fact, Listing, ListingChange, Meta};
@@ -139,4 +139,34 @@ async fn when_everything_turns_to_poison_the_projection_holds() -> anyhow::Resul
         |feed| feed["state"] == "holding" && feed["why"].as_str().is_some_and(|why| why.contains("cannot be applied"))
     ));
     market.discard().await
+}
+
+#[tokio::test]
+async fn what_fails_again_and_again_is_put_aside_only_when_others_succeed() -> anyhow::Result<()> {
+    let quick =
+        Marketplace::builder().setting(Name::Projector, "BACKOFF_BASE", "10ms").setting(Name::Projector, "BACKOFF_CAP", "40ms");
+    let market = quick.start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+
+    // A key of another kind is in the way of this page, and of no other.
+    let odd = Listing { id: Uuid::now_v7().into(), version: 1, ..market.shows(sane).await? };
+    let key = views::listing_page::listing_key(1, odd.id);
+    let mut redis = market.redis.connection().await?;
+    redis::cmd("SET").arg(&key).arg("in the way").exec_async(&mut redis).await?;
+    let id = odd.id;
+    market.inject(&injected(odd)?).await?;
+
+    let (projector, page) = (market.projector()?, [("projection", "listing_page")]);
+    until_eq("the projection to hold", Some(1.0), async || projector.metric("listings_projection_held", &page).await).await?;
+    assert_eq!(projector.metric("listings_projection_retries_total", &page).await?, Some(9.0), "ten tries");
+    assert!(market.dead_letters().await?.is_empty(), "while nothing else succeeds the store may be to blame");
+
+    let next = ada.publishes(a_listing()).await?;
+    let letter = until_some("the dead letter", async || Ok(market.dead_letters().await?.pop())).await?;
+    assert_eq!(letter.subject, format!("listings.dlq.listing_page.exhausted.listing.{id}"));
+    until("those behind it to be applied", async || Ok(market.page(next.id.0).await?.is_some())).await?;
+    until_eq("the projection to go on", Some(0.0), async || projector.metric("listings_projection_held", &page).await).await?;
+    market.stop_with_dead_letters(1).await
 }

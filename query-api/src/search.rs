@@ -55,6 +55,7 @@ pub struct SearchParameters {
     #[param(example = "brand,price,attr.color")]
     facets: Vec<String>,
     /// `1` to see where the words are.
+    #[param(inline)]
     highlight: Option<Switch>,
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<usize>,

@@ -164,7 +164,7 @@ impl Builder {
 impl Marketplace {
     /// One process of each program, all of them ready.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::builder().start().await
+        Box::pin(Self::builder().start()).await
     }
 
     #[must_use]

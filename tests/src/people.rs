@@ -55,11 +55,12 @@ impl<'m> Person<'m> {
     }
 
     fn request(&self, program: &Program, method: Method, path: &str) -> anyhow::Result<Request> {
-        let mut request = self.http.request(method.clone(), program.url(path)?);
+        let asked = format!("{method} {path}");
+        let mut request = self.http.request(method, program.url(path)?);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        Ok(Request { asked: format!("{method} {path}"), request })
+        Ok(Request { asked, request })
     }
 
     /// Asks query-api for something.
@@ -79,8 +80,8 @@ impl<'m> Person<'m> {
 
     /// Changes some fields, whatever the version is now.
     pub async fn changes(&self, listing: impl Into<ListingId>, patch: Value) -> anyhow::Result<Listing> {
-        let path = format!("/api/v1/listings/{}", listing.into());
-        self.command(Method::PATCH, &path)?.if_match("*").json(&patch).send().await?.expect(200)?.json()
+        let address = format!("/api/v1/listings/{}", listing.into());
+        self.command(Method::PATCH, &address)?.if_match("*").json(&patch).send().await?.expect(200)?.json()
     }
 
     pub async fn deletes(&self, listing: impl Into<ListingId>) -> anyhow::Result<Answer> {

@@ -18,7 +18,7 @@ use crate::process::{Process, until_alive};
 use crate::until::until;
 
 /// A tool of the command line has done its work by then.
-const TOOL_WITHIN: Duration = Duration::from_secs(60);
+const TOOL_WITHIN: Duration = Duration::from_mins(1);
 /// How much of a log is shown when a scenario failed, in bytes.
 const SHOWN: usize = 6000;
 
@@ -115,9 +115,9 @@ impl Program {
         let mut text = String::new();
         log.read_to_string(&mut text)?;
         let address = |listener: &str| {
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let field = |line: &Value, name: &str| line[name].as_str().or(line["fields"][name].as_str()).map(str::to_owned);
-            let line = lines.filter(|line| field(line, "listener").as_deref() == Some(listener)).last()?;
+            let line = lines.rfind(|line| field(line, "listener").as_deref() == Some(listener))?;
             field(&line, "addr")?.parse().ok()
         };
         let (http, ops) = (address("http"), address("ops"));

@@ -74,7 +74,9 @@ impl Marketplace {
         let mut headers = HeaderMap::new();
         // The broker's own headers would make it a duplicate, or refuse it.
         for (name, values) in message.headers.iter().filter(|(name, _)| !name.to_string().to_lowercase().starts_with("nats-")) {
-            values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
         }
         let stored =
             self.nats.jetstream().publish_with_headers(message.subject.clone(), headers, message.body.clone()).await?.await?;

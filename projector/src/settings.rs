@@ -90,7 +90,7 @@ pub struct Stores {
     pub redis: Secret<RedisUrl>,
     #[command(flatten)]
     pub opensearch: Secret<OpenSearchUrl>,
-    /// The alias that searches read; generation n is the index <alias>-n
+    /// The alias that searches read; generation n is an index of this name with -n behind it
     #[arg(long, env = "OPENSEARCH_INDEX", default_value = "listings")]
     pub opensearch_index: String,
 }

@@ -32,7 +32,7 @@ impl Catalogue {
         let output = Command::new("python3").arg(converter).arg(data.join(FILE)).output().context("python3 did not start")?;
         anyhow::ensure!(output.status.success(), "the converter: {}", String::from_utf8_lossy(&output.stderr));
         let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let listings = lines.map(|line| listing(serde_json::from_slice(line)?)).collect::<anyhow::Result<_>>()?;
+        let listings = lines.map(|line| listing(&serde_json::from_slice(line)?)).collect::<anyhow::Result<_>>()?;
         Ok(Self { listings })
     }
 
@@ -54,7 +54,7 @@ impl Catalogue {
 }
 
 /// A draft as command-api would make a listing of it. The id follows the number, so that equal scores come in one order.
-fn listing(draft: Value) -> anyhow::Result<Listing> {
+fn listing(draft: &Value) -> anyhow::Result<Listing> {
     let number: u128 = draft["external_id"].as_str().context("a draft without a number")?.parse()?;
     let id = Uuid::from_u128(number << 64 | number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & u128::from(u64::MAX));
     let moment = "2026-11-21T09:30:00.000000Z";

@@ -94,7 +94,7 @@ fn group<'a>(listings: impl Iterator<Item = (String, &'a Listing)>) -> HashMap<S
 fn part_number(listing: &Listing) -> Option<&str> {
     let number = listing.variants.first()?.sku.as_deref()?;
     let has = |kind: fn(&char) -> bool| number.chars().any(|character| kind(&character));
-    let is_code = has(|it| it.is_ascii_alphabetic()) && has(|it| it.is_ascii_digit()) && !number.contains(' ');
+    let is_code = has(char::is_ascii_alphabetic) && has(char::is_ascii_digit) && !number.contains(' ');
     (is_code && listing.title.contains(number)).then_some(number)
 }
 

@@ -10,6 +10,7 @@ mod known_items;
 use acceptance::{Marketplace, Name};
 
 use catalogue::Catalogue;
+use reqwest::Url;
 
 /// How many of the first hits are judged.
 const JUDGED: usize = 10;
@@ -25,7 +26,7 @@ async fn searches_find_what_people_meant() -> anyhow::Result<()> {
         return Ok(());
     };
     // Documents go straight into the index, as `views` writes them: what is judged is how they are found.
-    let market = Marketplace::builder().later(Name::CommandApi).later(Name::Projector).start().await?;
+    let market = Box::pin(Marketplace::builder().later(Name::CommandApi).later(Name::Projector).start()).await?;
     let catalogue = Catalogue::load(&data)?;
     catalogue.index(&market).await?;
 
@@ -43,8 +44,8 @@ async fn searches_find_what_people_meant() -> anyhow::Result<()> {
 
 /// The external ids of the first hits.
 async fn hits(market: &Marketplace, words: &str) -> anyhow::Result<Vec<String>> {
-    let words: String = words.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let path = format!("/api/v1/listings/search?limit={JUDGED}&q={words}");
+    let encoded = Url::parse_with_params("http://query-api", [("q", words)])?;
+    let path = format!("/api/v1/listings/search?limit={JUDGED}&{}", encoded.query().unwrap_or_default());
     let found = market.visitor()?.asks(&path).await?.expect(200)?.value()?;
     anyhow::ensure!(found["degraded"] == false, "OpenSearch did not answer in time: there is nothing to judge");
     let items = found["items"].as_array().into_iter().flatten();

@@ -6,7 +6,9 @@ use acceptance::{ListingDraft, Marketplace, a_listing};
 use serde_json::{Value, json};
 
 /// Name, brand, category, price, condition, colour, and where.
-const LISTINGS: [(&str, &str, &str, &str, &str, &str, Option<(f64, f64)>); 5] = [
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, Option<(f64, f64)>);
+
+const LISTINGS: [Row; 5] = [
     ("a", "Sony", "electronics/audio/headphones", "9.99", "new", "black", Some((45.2671, 19.8335))),
     ("b", "Sony", "electronics/audio/speakers", "10", "used", "Black", Some((44.8125, 20.4612))),
     ("c", "Bose", "electronics/audio/headphones", "499.99", "used", "red", None),
@@ -45,9 +47,7 @@ const QUESTIONS: [(&str, &str); 27] = [
     ("near=45.2671,19.8335", "abde"),
 ];
 
-fn listing(
-    (name, brand, category, price, condition, colour, place): (&str, &str, &str, &str, &str, &str, Option<(f64, f64)>),
-) -> ListingDraft {
+fn listing((name, brand, category, price, condition, colour, place): Row) -> ListingDraft {
     let place = place.map(|(lat, lon)| json!({ "point": { "lat": lat, "lon": lon } }));
     a_listing()
         .titled(name)

@@ -1,6 +1,7 @@
 //! Words are found in the languages of this market: Serbian in both scripts, Russian, and English beside them.
 
 use acceptance::{Marketplace, a_listing};
+use reqwest::Url;
 
 /// What is on sale: its title, and the language that its seller says.
 const LISTINGS: [(&str, &str); 7] = [
@@ -47,8 +48,8 @@ async fn words_are_found_in_either_script_and_in_any_case() -> anyhow::Result<()
     market.opensearch.refresh().await?;
 
     for (words, expected) in QUESTIONS {
-        let encoded: String = words.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let found = ada.asks(&format!("/api/v1/search?q={encoded}")).await?.expect(200)?.value()?;
+        let encoded = Url::parse_with_params("http://query-api", [("q", words)])?;
+        let found = ada.asks(&format!("/api/v1/search?{}", encoded.query().unwrap_or_default())).await?.expect(200)?.value()?;
         let first: Vec<&str> =
             found["items"].as_array().into_iter().flatten().take(expected.len()).filter_map(|item| item["id"].as_str()).collect();
         for &listing in expected {

@@ -123,7 +123,12 @@ impl Builder {
         Ok(environment)
     }
 
+    /// Everything that makes a marketplace, on the heap: the futures of all scenarios hold it.
     pub async fn start(self) -> anyhow::Result<Marketplace> {
+        Box::pin(self.open()).await
+    }
+
+    async fn open(self) -> anyhow::Result<Marketplace> {
         let permit = SCENARIOS_AT_ONCE.acquire().await?;
         let place = Place::new()?;
         let (postgres, opensearch, nats, redis) = try_join!(

@@ -13,7 +13,7 @@ use crate::ROUNDS;
 use crate::stock_up;
 use crate::table::Line;
 
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 /// Documents in one raw `_bulk`, and requests under way at once: the best of what was tried on two cores.
 const RAW: [(usize, usize); 3] = [(500, 2), (1000, 2), (2000, 2)];
 

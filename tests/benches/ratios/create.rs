@@ -47,23 +47,27 @@ pub async fn measure() -> anyhow::Result<Line> {
     Ok(Line::ratio("durable single create, 64 clients ÷ pgbench of the same statement", &ours, &baseline, 0.7))
 }
 
+/// An event of the journal: aggregate, type, headers, body.
+type Row = (String, String, Json<serde_json::Value>, Vec<u8>);
+
 /// The statement with the values of a listing that was really created, but ids of its own at each run.
 async fn statement(market: &Marketplace) -> anyhow::Result<String> {
     let pool = &market.postgres.pool;
     let (seller, state): (Uuid, Json<serde_json::Value>) =
         sqlx::query_as("select seller_id, state from command.listings limit 1").fetch_one(pool).await?;
-    let events: Vec<(String, String, Json<serde_json::Value>, Vec<u8>)> =
+    let events: Vec<Row> =
         sqlx::query_as("select aggregate, type, headers, body from command.events order by seq").fetch_all(pool).await?;
     anyhow::ensure!(events.len() == 2, "one listing made {} events", events.len());
 
     // Hex, because pgbench takes a colon before a letter or digit for one of its variables.
-    let bytes = |bytes: &[u8]| format!("'\\x{}'::bytea", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let bytes = |bytes: &[u8]| {
+        let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        format!("'\\x{hex}'::bytea")
+    };
     let json = |value: &serde_json::Value| format!("convert_from({}, 'utf8')::jsonb", bytes(value.to_string().as_bytes()));
     let id = |of: &str| format!("('{of}0000000-0000-7000-8000-' || lpad(to_hex(:n::bigint), 12, '0'))::uuid");
     let id_of = |aggregate: &str| if aggregate == "listing" { id("1") } else { id("2") };
-    let both = |show: &dyn Fn(&(String, String, Json<serde_json::Value>, Vec<u8>)) -> String| {
-        events.iter().map(show).collect::<Vec<_>>().join(", ")
-    };
+    let both = |show: &dyn Fn(&Row) -> String| events.iter().map(show).collect::<Vec<_>>().join(", ");
     let values = [
         id("1"),
         "1::bigint".to_owned(),

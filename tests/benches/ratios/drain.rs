@@ -18,7 +18,7 @@ const EVENTS: u64 = 2 * LISTINGS;
 /// Messages in one atomic batch, and batches under way at once: what the relay may do as well.
 const BATCH: usize = 500;
 const UNDER_WAY: usize = 2;
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_mins(5);
 
 pub async fn measure() -> anyhow::Result<Line> {
     let (mut ours, mut read, mut published) = (Vec::new(), Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ async fn stream_rate(market: &Marketplace) -> anyhow::Result<f64> {
 async fn publish(market: &Marketplace, rows: &[Row]) -> anyhow::Result<f64> {
     let jetstream = market.nats.jetstream();
     let mut config = jetstream.get_stream("LISTINGS_EVENTS").await?.cached_info().config.clone();
-    config.name = "BENCH".to_owned();
+    "BENCH".clone_into(&mut config.name);
     config.subjects = vec!["bench.>".to_owned()];
     jetstream.create_stream(config).await?;
     let messages: Vec<(String, HeaderMap, Bytes)> = rows.iter().enumerate().map(message).collect();

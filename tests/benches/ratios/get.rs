@@ -31,7 +31,7 @@ const TIME: Duration = Duration::from_secs(5);
 pub async fn measure() -> anyhow::Result<[Line; 2]> {
     let market = Marketplace::builder().setting(Name::QueryApi, "RUST_LOG", "warn").start().await?;
     let ids = stock_up::with(&market, LISTINGS).await?;
-    market.settle_within(Duration::from_secs(300)).await?;
+    market.settle_within(Duration::from_mins(5)).await?;
     let address = market.query_api()?.address()?;
     let bare = Bare::start(&market.redis.address()).await?;
 

@@ -30,7 +30,7 @@ pub async fn measure() -> anyhow::Result<Line> {
         .start()
         .await?;
     stock_up::with(&market, LISTINGS).await?;
-    market.settle_within(Duration::from_secs(120)).await?;
+    market.settle_within(Duration::from_mins(2)).await?;
 
     // What query-api asks OpenSearch, as it was recorded on the way.
     let mut recording = Connection::open(market.program(Name::QueryApi, 1)?.address()?).await?;

@@ -30,7 +30,7 @@ pub fn listing(n: u64) -> Value {
 pub async fn post(seller: &Person<'_>, listings: &[Value]) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::with_capacity(listings.len());
     for batch in listings.chunks(BATCH) {
-        let body: String = batch.iter().map(|listing| format!("{listing}\n")).collect();
+        let body = batch.iter().fold(String::new(), |body, listing| body + &listing.to_string() + "\n");
         let request = seller.command(Method::POST, "/api/v1/listings/batch")?.body("application/x-ndjson", body);
         let answer = request.send().await?.expect(200)?;
         for line in answer.body.lines() {

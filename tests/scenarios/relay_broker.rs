@@ -68,3 +68,24 @@ async fn a_deleted_stream_is_repaired_from_the_journal() -> anyhow::Result<()> {
     }
     market.stop().await
 }
+
+#[tokio::test]
+async fn a_purged_stream_is_repaired_when_an_aggregate_changes_or_at_the_next_start() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let (changed, still) = (ada.publishes(a_listing()).await?, ada.publishes(a_listing()).await?);
+    ada.changes(changed, json!({ "brand": "Rog" })).await?;
+    market.settle().await?;
+
+    market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
+    ada.changes(changed, json!({ "brand": "Capriolo" })).await?;
+    let key = AggregateKey::listing(changed.id);
+    until_eq("its whole history", vec![1, 2, 3], async || market.versions_in_stream(key).await).await?;
+
+    let command_api = market.command_api()?;
+    command_api.stop().await?;
+    command_api.start().await?;
+    let key = AggregateKey::listing(still.id);
+    until_eq("what nobody touched", vec![1], async || market.versions_in_stream(key).await).await?;
+    market.stop().await
+}

@@ -11,7 +11,7 @@ const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/sample/listing
 
 /// Sends lines, and reads the answer to each.
 async fn sends(person: &Person<'_>, lines: &[Value]) -> anyhow::Result<Vec<Value>> {
-    let body = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let body = lines.iter().fold(String::new(), |body, line| body + &line.to_string() + "\n");
     let answer = person.command(Method::POST, BATCH)?.body("application/x-ndjson", body).send().await?.expect(200)?;
     Ok(answer.body.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }

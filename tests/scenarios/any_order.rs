@@ -85,7 +85,7 @@ fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: U
             location: None,
             images: Vec::new(),
             variants: Vec::new(),
-            available: version % 2 == 0,
+            available: version.is_multiple_of(2),
             external_id: None,
             created_at: at(0),
             updated_at: at(version),

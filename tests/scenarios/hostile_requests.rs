@@ -284,7 +284,7 @@ async fn hostile_parameters_and_headers_are_malformed() -> anyhow::Result<()> {
     let lamp = ada.publishes(a_listing().titled("Lamp").with_stock(1)).await?;
     market.settle().await?;
     let visitor = market.visitor()?;
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let encoded = |text: &str| text.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02x}"));
 
     let (list, search) = ("/api/v1/listings", "/api/v1/listings/search");
     let typed =

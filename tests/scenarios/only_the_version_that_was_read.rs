@@ -17,7 +17,7 @@ async fn of_ten_changes_to_the_same_version_one_wins() -> anyhow::Result<()> {
     for version in 1..=8_u64 {
         let etag = format!("\"{version}\"");
         let change = async |nth: usize| {
-            let person = if nth % 2 == 0 { &ada } else { &elsewhere };
+            let person = if nth.is_multiple_of(2) { &ada } else { &elsewhere };
             let patch = json!({ "title": format!("Change {nth} of version {version}") });
             person.command(Method::PATCH, &path)?.if_match(&etag).json(&patch).send().await
         };

@@ -42,9 +42,9 @@ async fn without_redis_pages_come_from_postgres() -> anyhow::Result<()> {
     for break_it in ["cut", "freeze"] {
         let redis = market.link(Name::QueryApi, 0, Dependency::Redis)?;
         if break_it == "cut" {
-            redis.cut().await?
+            redis.cut().await?;
         } else {
-            redis.freeze()
+            redis.freeze();
         }
         for _ in 0..10 {
             ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect(200)?;
@@ -73,9 +73,9 @@ async fn without_postgres_pages_and_searches_still_answer() -> anyhow::Result<()
     let postgres = market.link(Name::QueryApi, 0, Dependency::Postgres)?;
     for break_it in ["cut", "freeze"] {
         if break_it == "cut" {
-            postgres.cut().await?
+            postgres.cut().await?;
         } else {
-            postgres.freeze()
+            postgres.freeze();
         }
         ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect(200)?;
         ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;

@@ -29,6 +29,7 @@ mod search_filters;
 mod search_languages;
 mod somebody_elses_listing;
 mod stores_away;
+mod the_documents_agree;
 mod the_metrics_move;
 mod two_variants_reach_zero;
 mod visibility;

@@ -42,13 +42,15 @@ pub async fn within<T>(
     mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     let deadline = Instant::now() + patience;
+    let mut missing = "looking took too long".to_owned();
     loop {
-        let missing = match tokio::time::timeout_at(deadline, look()).await {
+        match tokio::time::timeout_at(deadline, look()).await {
             Ok(Ok(Some(found))) => return Ok(found),
-            Ok(Ok(None)) => "it did not come".to_owned(),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "looking took too long".to_owned(),
-        };
+            Ok(Ok(None)) => "it did not come".clone_into(&mut missing),
+            Ok(Err(error)) => missing = format!("{error:#}"),
+            // What the last look that ended showed says more.
+            Err(_) => {}
+        }
         if Instant::now() >= deadline {
             bail!("waited {} s for {what}: {missing}", patience.as_secs());
         }

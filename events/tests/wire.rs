@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be made is a failed test")]
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::iter;
 
 use events::{
     AggregateKey, Event, EventId, Fact, ImageId, Listing, ListingChange, ListingId, Meta, Money, Stock, StockChange, Timestamp,
@@ -168,7 +170,13 @@ fn every_event_reads_back_and_says_its_type_twice() {
 fn what_is_no_event_is_refused() {
     let recorded = event(Fact::Listing { change: ListingChange::Created {}, state: Some(listing()) }).encode().unwrap();
     let header = |name: &str| recorded.headers.get(name).map(String::as_str);
-    let refused = |key, body: &[u8]| Event::decode(key, header, body).unwrap_err().to_string();
+    let refused = |key, body: &[u8]| {
+        let error = Event::decode(key, header, body).unwrap_err();
+        iter::successors(Some(&error as &dyn Error), |error| (*error).source())
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ")
+    };
 
     assert!(refused(recorded.key, b"\xff").starts_with("the body cannot be read"));
     assert!(refused(recorded.key, br#"{"change":{"type":"listing.created.v1"}}"#).contains("missing field `state`"));

@@ -11,7 +11,7 @@ import sys
 
 ALLOWED = {
     "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "BSL-1.0",
-    "CDLA-Permissive-2.0", "0BSD", "Unlicense",
+    "CDLA-Permissive-2.0", "0BSD", "MIT-0", "Unlicense",
 }
 
 # name -> (refused below this version, or None for always; why)

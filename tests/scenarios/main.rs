@@ -14,6 +14,7 @@ mod dead_letters;
 mod harness;
 mod hostile_questions;
 mod hostile_requests;
+mod one_trace;
 mod only_the_version_that_was_read;
 mod pages;
 mod projections_wait;

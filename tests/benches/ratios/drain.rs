@@ -30,7 +30,7 @@ pub async fn measure() -> anyhow::Result<Line> {
         let (rows, rate) = read_outbox(&market).await?;
         read.push(rate);
         market.nats.start_again().await?;
-        within(LONG, "the outbox to drain", async || Ok((market.outbox().await? == 0).then_some(()))).await?;
+        within(LONG, "the outbox to drain", async || Ok(is_drained(&market).await?.then_some(()))).await?;
         ours.push(stream_rate(&market).await?);
         published.push(publish(&market, &rows).await?);
         eprintln!("drain, round {round}: {:.0}/s; read {:.0}/s; publish {:.0}/s", ours[round], read[round], published[round]);
@@ -38,6 +38,11 @@ pub async fn measure() -> anyhow::Result<Line> {
     }
     let slower = if median(&read) < median(&published) { &read } else { &published };
     Ok(Line::ratio("relay drains 50k events ÷ min(outbox read, durable atomic-batch publish)", &ours, slower, 0.85))
+}
+
+/// Not a count: that would read 50k rows at each look, on the relay's time.
+async fn is_drained(market: &Marketplace) -> anyhow::Result<bool> {
+    Ok(sqlx::query_scalar("select not exists (select from command.outbox)").fetch_one(&market.postgres.pool).await?)
 }
 
 fn median(rates: &[f64]) -> f64 {

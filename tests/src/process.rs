@@ -121,7 +121,8 @@ left=' '
 while read -r word pid; do
   case $word in
     watch) left="$left$pid " ;;
-    forget) left="${left%% $pid *} ${left#* $pid }" ;;
+    # Told again, it must change nothing: what the patterns do not find they would keep twice.
+    forget) case $left in *" $pid "*) left="${left%% $pid *} ${left#* $pid }" ;; esac ;;
   esac
 done
 [ "$left" = ' ' ] || kill -KILL $left 2>/dev/null

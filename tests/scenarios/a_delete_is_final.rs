@@ -1,7 +1,8 @@
 //! What is deleted is gone from every read, and nothing that comes late brings it back.
 
-use acceptance::{Marketplace, a_listing};
+use acceptance::{Marketplace, a_listing, until};
 use events::AggregateKey;
+use views::listing_page::{FILL_TTL, TOMBSTONE_TTL, listing_key};
 
 #[tokio::test]
 async fn a_delete_disappears_everywhere_and_an_old_event_does_not_bring_it_back() -> anyhow::Result<()> {
@@ -52,4 +53,36 @@ async fn gone(market: &Marketplace, listing: acceptance::listings::Published) ->
     let stock = market.visitor()?.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?;
     stock.expect_problem(404, "not-found")?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_tombstone_outlives_every_event_that_may_still_come() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing()).await?;
+    ada.deletes(listing).await?;
+    market.settle().await?;
+    let key = listing_key(market.serving("listing_page").await?, listing.id);
+    let lives = async || -> anyhow::Result<i64> {
+        Ok(redis::cmd("PTTL").arg(&key).query_async(&mut market.redis.connection().await?).await?)
+    };
+    let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap();
+    let long = millis(TOMBSTONE_TTL) / 2..=millis(TOMBSTONE_TTL);
+    assert!(long.contains(&lives().await?));
+
+    // A reader fills what Redis has forgotten, for a short time.
+    market.redis.empty().await?;
+    let path = format!("/api/v1/listings/{}", listing.id);
+    until("a fill", async || {
+        ada.asks(&path).await?.expect_problem(404, "not-found")?;
+        Ok((1..=millis(FILL_TTL)).contains(&lives().await?))
+    })
+    .await?;
+    // The projector's own tombstone comes after it: the same, but to stay.
+    let history = market.stream().await?;
+    let deleted = history.iter().rfind(|message| message.key() == Some(AggregateKey::listing(listing.id)));
+    market.inject(deleted.unwrap()).await?;
+    market.settle().await?;
+    assert!(long.contains(&lives().await?));
+    market.stop().await
 }

@@ -22,11 +22,18 @@ pub const FILL_TTL: Duration = Duration::from_secs(30);
 pub const VERSION_MAX: u64 = 9_007_199_254_740_992;
 
 /// The version gate. `KEYS[1]`; `ARGV`: version, mode, time to live in milliseconds, then field, value, …
-/// Answers 1 if it wrote and 0 if what it held was newer (or, in mode `newer`, the same).
+/// Answers 1 if it wrote and 0 if what it held was newer (or, in mode `newer`, the same). What is the same lives as long as either
+/// writer wants: a short-lived fill must not shorten the tombstone that comes after it.
 pub const GATE: &str = r"
 local held = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
 local new = tonumber(ARGV[1])
-if held > new or (held == new and ARGV[2] ~= 'newer-or-same') then
+if held > new then
+  return 0
+end
+if held == new and ARGV[2] ~= 'newer-or-same' then
+  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  end
   return 0
 end
 redis.call('DEL', KEYS[1])

@@ -3,7 +3,13 @@
 //! A letter is stored before its event is acknowledged: dying in between stores it twice, under the same id.
 
 use anyhow::Context as _;
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind},
+    },
+};
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{
     envelope::header::MESSAGE_ID,
@@ -50,26 +56,32 @@ impl DeadLetters {
     pub async fn store(&self, delivery: &Delivery, reason: &Reason) -> anyhow::Result<()> {
         let subject = self.subject(delivery, reason.class);
         let headers = self.headers(delivery, reason);
-        let publish = self.jetstream.publish_with_headers(subject.clone(), headers, delivery.payload().clone());
+        let publish = self.jetstream.publish_with_headers(subject, headers, delivery.payload().clone());
         let ack = publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
         // Being called a duplicate is no proof: the broker remembers ids of what was purged.
         anyhow::ensure!(
-            !ack.duplicate || self.is_last_at(subject, &self.id(delivery)).await?,
+            !ack.duplicate || self.is_at(ack.sequence, &self.id(delivery)).await?,
             "the broker takes the dead letter for a duplicate"
         );
         Ok(())
     }
 
-    /// Whether the event was put aside before.
-    pub async fn has(&self, delivery: &Delivery, class: Class) -> anyhow::Result<bool> {
-        self.is_last_at(self.subject(delivery, class), &self.id(delivery)).await
+    /// Whether the stream has the letter at this sequence: where the broker says that the first copy is.
+    async fn is_at(&self, sequence: u64, id: &str) -> anyhow::Result<bool> {
+        let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
+        match stream.get_raw_message(sequence).await {
+            Ok(letter) => Ok(letter.headers.get(MESSAGE_ID).is_some_and(|held| held.as_str() == id)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    async fn is_last_at(&self, subject: String, id: &str) -> anyhow::Result<bool> {
+    /// Whether an event of the same aggregate was put aside before.
+    pub async fn knows_aggregate_of(&self, delivery: &Delivery, class: Class) -> anyhow::Result<bool> {
         let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
-        match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(last) => Ok(last.headers.get(MESSAGE_ID).is_some_and(|held| held.as_str() == id)),
-            Err(error) if error.kind() == jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(false),
+        match stream.get_last_raw_message_by_subject(&self.subject(delivery, class)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

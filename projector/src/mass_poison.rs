@@ -1,5 +1,5 @@
-//! Notices when events suddenly turn to poison by the dozen: then the projector or the mapping is wrong, not the events, and
-//! putting them all aside would empty a read model (PROTOCOL P5).
+//! Notices when aggregates suddenly turn to poison by the dozen: then the projector or the mapping is wrong, not the events, and
+//! putting them all aside would empty a read model (PROTOCOL P5). One aggregate counts once, however often it is edited.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,7 +10,7 @@ const SUSPICIOUS: usize = 20;
 /// In hundredths of the window's outcomes.
 const SUSPICIOUS_PERCENT: usize = 1;
 
-/// The latest outcomes: of an event that was poison, its id.
+/// The latest outcomes: of an event that was poison, its subject.
 #[derive(Debug, Default)]
 pub struct MassPoison {
     latest: VecDeque<Option<String>>,
@@ -21,8 +21,8 @@ impl MassPoison {
         self.note(None);
     }
 
-    pub fn note_poison(&mut self, event_id: &str) {
-        self.note(Some(event_id.to_owned()));
+    pub fn note_poison(&mut self, subject: &str) {
+        self.note(Some(subject.to_owned()));
     }
 
     fn note(&mut self, poison: Option<String>) {
@@ -32,15 +32,15 @@ impl MassPoison {
         self.latest.push_back(poison);
     }
 
-    /// The distinct events, if there are suspiciously many.
+    /// The distinct subjects, if there are suspiciously many.
     pub fn suspicious(&self) -> Option<HashSet<&str>> {
         let poison: HashSet<&str> = self.latest.iter().flatten().map(String::as_str).collect();
         (poison.len() >= SUSPICIOUS && poison.len() * 100 > self.latest.len() * SUSPICIOUS_PERCENT).then_some(poison)
     }
 
-    /// An event that was put aside before (a replay) tells nothing new.
-    pub fn forget(&mut self, event_id: &str) {
-        self.latest.retain(|poison| poison.as_deref() != Some(event_id));
+    /// An aggregate of which events were put aside before tells nothing new.
+    pub fn forget(&mut self, subject: &str) {
+        self.latest.retain(|poison| poison.as_deref() != Some(subject));
     }
 }
 
@@ -49,10 +49,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twenty_distinct_events_are_too_many() {
+    fn twenty_distinct_aggregates_are_too_many() {
         let mut guard = MassPoison::default();
-        for event in 0..19 {
-            guard.note_poison(&event.to_string());
+        for aggregate in 0..19 {
+            guard.note_poison(&aggregate.to_string());
             guard.note_poison("the same again");
         }
         // The nineteen and the one.
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn what_was_long_ago_does_not_count() {
         let mut guard = MassPoison::default();
-        for event in 0..30 {
-            guard.note_poison(&event.to_string());
+        for aggregate in 0..30 {
+            guard.note_poison(&aggregate.to_string());
         }
         for _ in 0..WINDOW {
             guard.note_stored();

@@ -170,3 +170,72 @@ async fn what_fails_again_and_again_is_put_aside_only_when_others_succeed() -> a
     until_eq("the projection to go on", Some(0.0), async || projector.metric("listings_projection_held", &page).await).await?;
     market.stop_with_dead_letters(1).await
 }
+
+#[tokio::test]
+async fn poison_gives_way_to_the_version_before_it() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let sane = Listing { id: Uuid::now_v7().into(), version: 1, ..market.shows(sane).await? };
+    let id = sane.id.0;
+    // Both are there when it wakes up, and only the newest is tried first.
+    market.projector()?.pause()?;
+    market.inject(&injected(sane.clone())?).await?;
+    market.inject(&injected(off_the_map(sane, 2))?).await?;
+    market.projector()?.wake()?;
+    until_eq("the version before the poison", Some(1), async || {
+        Ok(market.documents(&[id]).await?.get(&id).map(|document| document.version))
+    })
+    .await?;
+    market.settle().await?;
+    assert_eq!(market.page(id).await?.map(|page| page.version), Some(2), "who can read it has it");
+    let letters = market.dead_letters().await?;
+    assert_eq!(letters.iter().map(StreamMessage::version).collect::<Vec<_>>(), [Some(2)]);
+    market.stop_with_dead_letters(1).await
+}
+
+#[tokio::test]
+async fn one_broken_listing_is_no_outage_however_often_it_is_edited() -> anyhow::Result<()> {
+    const EDITS: u64 = 25;
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let odd = Listing { id: Uuid::now_v7().into(), ..market.shows(sane).await? };
+    for version in 1..=EDITS {
+        market.inject(&injected(off_the_map(odd.clone(), version))?).await?;
+    }
+    let letters = async || Ok(market.dead_letters().await?.len());
+    until_eq("each edit to be put aside", usize::try_from(EDITS)?, letters).await?;
+    let next = ada.publishes(a_listing().titled("Behind all of it")).await?;
+    market.settle().await?;
+    assert_eq!(market.finds("behind all of it").await?, [next.id]);
+    market.stop_with_dead_letters(usize::try_from(EDITS)?).await
+}
+
+#[tokio::test]
+async fn a_letter_that_is_there_already_is_known_by_its_id() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let odd = Listing { id: Uuid::now_v7().into(), ..market.shows(sane).await? };
+
+    // As after a lost answer: its letter is stored, and so is that of a later version of the same listing.
+    let again = injected(off_the_map(odd, 1))?;
+    let subject = format!("listings.dlq.listing_search.poison.{}", again.subject.trim_start_matches("listings.events."));
+    let id = again.header("ce-id").unwrap_or_default();
+    for id in [format!("listing_search/1/{id}"), "listing_search/1/later".to_owned()] {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id.as_str());
+        market.nats.jetstream().publish_with_headers(subject.clone(), headers, again.body.clone()).await?.await?;
+    }
+    market.inject(&again).await?;
+    let poison = [("projection", "listing_search"), ("outcome", "poison")];
+    until_eq("the event to be answered", Some(1.0), async || {
+        market.projector()?.metric("listings_projection_events_total", &poison).await
+    })
+    .await?;
+    market.stop_with_dead_letters(2).await
+}

@@ -38,18 +38,16 @@ impl<P: Projection> Consumer<P> {
         if let Some(why) = self.too_much_poison(&failed).await? {
             return Ok(Some(Next::Hold(why)));
         }
-        let mut hold = None;
         for (chain, failure) in failed {
             if let Some(why) = self.judge(session, chain, failure).await? {
-                hold = Some(Next::Hold(why));
+                // The others are given back by the hold, unjudged.
+                return Ok(Some(Next::Hold(why)));
             }
         }
         let waiting = self.retries.waiting();
         self.feed.set_waiting(waiting);
-        if hold.is_none() && waiting > session.open.waiting_limit() {
-            hold = Some(Next::Hold(format!("{waiting} events wait for another try")));
-        }
-        Ok(hold)
+        let too_many = waiting > session.open.waiting_limit();
+        Ok(too_many.then(|| Next::Hold(format!("{waiting} events wait for another try"))))
     }
 
     /// The store has the chain's newest event: all of the chain is answered.
@@ -148,31 +146,31 @@ impl<P: Projection> Consumer<P> {
         Ok(Answered::Skipped)
     }
 
-    /// Whether so many events have suddenly become poison that we are to blame, not they. Those that were put aside before
-    /// do not count: a replay meets them all again.
+    /// Whether so many aggregates have suddenly become poison that we are to blame, not they. Those of which events were put
+    /// aside before do not count: a replay meets them all again.
     async fn too_much_poison(&mut self, failed: &[(Chain, Failure)]) -> anyhow::Result<Option<String>> {
-        let poison: HashMap<String, (&Delivery, &Failure)> = failed
+        let poison: HashMap<&str, (&Delivery, &Failure)> = failed
             .iter()
             .filter(|(_, failure)| matches!(failure, Failure::Poison(_)))
-            .map(|(chain, failure)| (chain.head().event_id(), (chain.head(), failure)))
+            .map(|(chain, failure)| (chain.head().subject(), (chain.head(), failure)))
             .collect();
-        for id in poison.keys() {
-            self.mass_poison.note_poison(id);
+        for subject in poison.keys() {
+            self.mass_poison.note_poison(subject);
         }
         if poison.is_empty() || self.mass_poison.suspicious().is_none() {
             return Ok(None);
         }
-        for (id, (head, _)) in &poison {
-            if self.dead_letters.has(head, Class::Poison).await? {
-                debug!(projection.name = P::NAME, event.id = id, "Event {id} was put aside before");
-                self.mass_poison.forget(id);
+        for (subject, (head, _)) in &poison {
+            if self.dead_letters.knows_aggregate_of(head, Class::Poison).await? {
+                debug!(projection.name = P::NAME, event.subject = subject, "Events of {subject} were put aside before");
+                self.mass_poison.forget(subject);
             }
         }
         let Some(suspicious) = self.mass_poison.suspicious() else { return Ok(None) };
-        let example = poison.iter().find(|(id, _)| suspicious.contains(id.as_str()));
-        Ok(example.map(|(id, (_, failure))| {
+        let example = poison.iter().find(|(subject, _)| suspicious.contains(*subject));
+        Ok(example.map(|(subject, (_, failure))| {
             format!(
-                "{} events cannot be applied, which is more than can be wrong with events; one is {id}: {failure}",
+                "events of {} aggregates cannot be applied, which is more than can be wrong with events; one is {subject}: {failure}",
                 suspicious.len()
             )
         }))

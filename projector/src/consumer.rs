@@ -87,7 +87,6 @@ enum Woken {
 
 /// One attachment to the durable consumer.
 struct Session {
-    durable: PullConsumer,
     pull: Pull,
     open: Open,
     /// Handed out, and not yet tried.
@@ -151,7 +150,6 @@ impl<P: Projection> Consumer<P> {
         Ok(Session {
             pull: Pull::open(&durable, jetstream).await?,
             open: Open::new(jetstream.client(), &durable),
-            durable,
             queue: VecDeque::new(),
             queued_bytes: 0,
             last_came: Instant::now(),
@@ -277,7 +275,7 @@ impl<P: Projection> Consumer<P> {
     async fn finish(&mut self, mut session: Session) -> anyhow::Result<()> {
         session.queue.clear();
         self.retries.clear_waiting();
-        for message in session.pull.close().await {
+        for message in session.pull.finish().await {
             session.open.receive(message);
         }
         while let Some(attempted) = session.attempts.join_next().await {

@@ -1,7 +1,7 @@
 //! Any number of projectors share the work; each may die, or sleep, with its hands full.
 
 use acceptance::marketplace::Builder;
-use acceptance::{Dependency, Marketplace, Moment, Name, a_listing};
+use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until};
 use events::AggregateKey;
 
 /// What a dead projector had in hands comes again after this, not after half a minute. `provision` tells the broker.
@@ -55,5 +55,39 @@ async fn one_of_two_projectors_sleeps_and_wakes_up_late() -> anyhow::Result<()> 
     let gone = market.documents(&[listing.id.0]).await?;
     assert!(gone.get(&listing.id.0).is_some_and(|document| document.state.is_none()));
     assert_eq!(market.versions_in_stream(AggregateKey::listing(listing.id)).await?, [1, 2]);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_projector_that_is_told_to_stop_leaves_its_work_to_the_other_at_once() -> anyhow::Result<()> {
+    // What it does not give back comes again only after this, long after the scenario is over.
+    let market = Marketplace::builder().with(Name::Projector, 2).setting(Name::Projector, "ACK_WAIT", "10m").start().await?;
+    let ada = market.seller("ada")?;
+    let stopping = market.program(Name::Projector, 0)?;
+    let publishes = async {
+        for number in 0..120 {
+            ada.publishes(a_listing().titled(&format!("Number {number}")).with_stock(number)).await?;
+        }
+        anyhow::Ok(())
+    };
+    let stops = async {
+        until("events to flow", async || {
+            let applied = [("projection", "listing_search"), ("outcome", "applied")];
+            Ok(stopping.metric("listings_projection_events_total", &applied).await? > Some(5.0))
+        })
+        .await?;
+        stopping.ask_to_end()?;
+        until("the projector to say that it stops", async || {
+            Ok(!stopping.is_running() || stopping.ops("/ready").await.is_ok_and(|(status, _)| status != 200))
+        })
+        .await?;
+        let ended = stopping.end().await?;
+        anyhow::ensure!(ended.success(), "{ended}");
+        anyhow::Ok(())
+    };
+    let (published, stopped) = tokio::join!(publishes, stops);
+    published?;
+    stopped?;
+    market.settle().await?;
     market.stop().await
 }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Attempt, Consumer, Next, Pull, Session, attempt, delivery::coalesce};
+use super::{Attempt, Consumer, Next, Session, attempt, delivery::coalesce};
 use crate::{
     feed::Phase,
     projection::{Failure, Projection},
@@ -99,10 +99,9 @@ impl<P: Projection> Consumer<P> {
 
     /// Stops pulling, lets what runs end, and gives back whatever was not applied.
     async fn give_everything_back(&mut self, session: &mut Session) -> anyhow::Result<()> {
-        for message in session.pull.close().await {
+        for message in session.pull.finish().await {
             session.open.receive(message);
         }
-        session.pull = Pull::open(&session.durable, &self.around.jetstream).await?;
         session.queue.clear();
         session.queued_bytes = 0;
         while let Some(attempted) = session.attempts.join_next().await {

@@ -1,7 +1,7 @@
 //! Asks the broker for events, one request at a time, on an inbox of its own.
 //!
-//! The client's own streams are not used, because closing one loses what was handed out and not yet read: it would come
-//! again only after `ack_wait`. Here the inbox is drained, and everything can be given back.
+//! The client's own streams are not used, because closing one loses what was handed out and not yet read, or still on its way:
+//! it would come again only after `ack_wait`. Here a request is waited for to its end, and everything can be given back.
 
 use std::time::Duration;
 
@@ -13,16 +13,12 @@ use async_nats::{
     },
 };
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-/// How long a request stays open at the broker.
-const OPEN_FOR: Duration = Duration::from_secs(30);
-/// The broker says this often that an open request is still known to it.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-/// After this long without a word the request was lost, with a connection or a server.
-const SILENCE: Duration = Duration::from_secs(5);
-/// What was on its way when the inbox was closed has arrived by then.
-const DRAINED_WITHIN: Duration = Duration::from_secs(2);
+/// How long a request stays open at the broker, which then says that it is over. A stop or a hold waits for that.
+const OPEN_FOR: Duration = Duration::from_secs(1);
+/// A request of which no word came for this long after its end was lost, with a connection or a server.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What came.
 #[derive(Debug)]
@@ -58,16 +54,14 @@ impl Pull {
     }
 
     pub async fn ask(&mut self, events: usize, bytes: usize) -> anyhow::Result<()> {
-        let request = BatchConfig {
-            batch: events,
-            max_bytes: bytes,
-            expires: Some(OPEN_FOR),
-            idle_heartbeat: HEARTBEAT,
-            ..BatchConfig::default()
-        };
+        let request = BatchConfig { batch: events, max_bytes: bytes, expires: Some(OPEN_FOR), ..BatchConfig::default() };
+        self.request(request, OPEN_FOR).await
+    }
+
+    async fn request(&mut self, request: BatchConfig, open_for: Duration) -> anyhow::Result<()> {
+        self.wanted = request.batch;
+        self.silent_at = Instant::now() + open_for + SILENCE;
         self.consumer.request_batch(request, self.inbox.clone()).await?;
-        self.wanted = events;
-        self.silent_at = Instant::now() + SILENCE;
         Ok(())
     }
 
@@ -81,13 +75,12 @@ impl Pull {
             let Some(message) = message else {
                 return Pulled::Gone("the connection to the broker was closed".to_owned());
             };
-            self.silent_at = Instant::now() + SILENCE;
+            self.silent_at = self.silent_at.max(Instant::now() + SILENCE);
             match message.status {
                 None | Some(StatusCode::OK) => {
                     self.wanted = self.wanted.saturating_sub(1);
                     return Pulled::Event(Box::new(jetstream::Message { message, context: self.context.clone() }));
                 }
-                Some(StatusCode::IDLE_HEARTBEAT) => {}
                 Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                     self.wanted = 0;
                     return Pulled::Over;
@@ -108,8 +101,7 @@ impl Pull {
     /// One event, if there is one within the time.
     pub async fn one(&mut self, within: Duration) -> anyhow::Result<Option<jetstream::Message>> {
         let request = BatchConfig { batch: 1, expires: Some(within), ..BatchConfig::default() };
-        self.consumer.request_batch(request, self.inbox.clone()).await?;
-        self.silent_at = Instant::now() + within + SILENCE;
+        self.request(request, within).await?;
         match self.next().await {
             Pulled::Event(message) => Ok(Some(*message)),
             Pulled::Over => Ok(None),
@@ -117,19 +109,15 @@ impl Pull {
         }
     }
 
-    /// Closes the inbox, and gives out what is still in it. From then on the broker hands out nothing here.
-    pub async fn close(&mut self) -> Vec<jetstream::Message> {
+    /// Gives out what still comes for the request that is open. From then on the broker hands out nothing here.
+    pub async fn finish(&mut self) -> Vec<jetstream::Message> {
         let mut rest = Vec::new();
-        if self.subscriber.drain().await.is_ok() {
-            let until_empty = async {
-                while let Some(message) = self.subscriber.next().await {
-                    if matches!(message.status, None | Some(StatusCode::OK)) {
-                        rest.push(jetstream::Message { message, context: self.context.clone() });
-                    }
-                }
-            };
-            // A lost connection drains nothing; then what was handed out comes again by itself.
-            let _ = timeout(DRAINED_WITHIN, until_empty).await;
+        while self.is_asking() {
+            match self.next().await {
+                Pulled::Event(message) => rest.push(*message),
+                // With the connection or the consumer what was handed out is lost too, and comes again by itself.
+                Pulled::Over | Pulled::Gone(_) => break,
+            }
         }
         rest
     }

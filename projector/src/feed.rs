@@ -118,10 +118,6 @@ impl Feed {
         self.waiting.store(events, Relaxed);
     }
 
-    pub fn is_retrying(&self) -> bool {
-        self.waiting.load(Relaxed) > 0
-    }
-
     pub fn floor(&self) -> u64 {
         self.floor.load(Relaxed)
     }
@@ -138,8 +134,9 @@ impl Feed {
         self.stalled.store(stalled, Relaxed);
     }
 
-    pub fn set_lag(&self, lag: Lag) {
-        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = Some(lag);
+    /// `None` while it is not known.
+    pub fn set_lag(&self, lag: Option<Lag>) {
+        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
     }
 
     pub fn status(&self) -> FeedStatus {

@@ -112,6 +112,12 @@ impl Metrics {
         self.lag_seconds.get_or_create(&ByProjection { projection }).set(seconds);
     }
 
+    /// While it is not known it is not shown: the last value would say that all is well.
+    pub fn forget_lag(&self, projection: &'static str) {
+        self.lag_events.remove(&ByProjection { projection });
+        self.lag_seconds.remove(&ByProjection { projection });
+    }
+
     pub fn count(&self, projection: &'static str, answered: Answered, events: u64) {
         self.events.get_or_create(&ByOutcome { projection, outcome: answered.as_str() }).inc_by(events);
     }

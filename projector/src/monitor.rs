@@ -20,7 +20,7 @@ use events::{
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use service::ops::{Check, Report};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
@@ -34,10 +34,11 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Counting dead letters reads their headers: only when there are others than before, and not more often than this.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// Longer than `ack_wait`, after which lost events come again by themselves.
-const STALLED_AFTER: Duration = Duration::from_mins(1);
-/// An event that is tried again and again holds the floor for as long as its budget lasts; longer is a fault.
-const STALLED_WHILE_RETRYING_AFTER: Duration = Duration::from_mins(5);
+/// An event that is tried again and again, here or in another process, holds the floor for as long as its budget lasts, and what
+/// a dead process had comes again after `ack_wait`; longer is a fault.
+const STALLED_AFTER: Duration = Duration::from_mins(5);
+/// Counting stops when nothing comes for this long: the letters were purged meanwhile.
+const LETTER_COMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// All feeds of the process.
 #[derive(Debug, Clone, Default)]
@@ -94,14 +95,21 @@ pub async fn watch(feeds: Feeds, around: Surroundings, stop: CancellationToken) 
         if feeds.is_empty() {
             continue;
         }
-        for feed in &feeds {
-            // While the broker is away nothing is known; the connection's own check says so.
-            if let Err(error) = look_at(feed, &around, &mut progress).await {
-                debug!(projection.name = feed.projection, error = format!("{error:#}"), "The lag is not known: {error:#}");
+        let look = async {
+            for feed in &feeds {
+                // While the broker is away nothing is known; the connection's own check says so.
+                if let Err(error) = look_at(feed, &around, &mut progress).await {
+                    feed.set_lag(None);
+                    around.metrics.forget_lag(feed.projection);
+                    debug!(projection.name = feed.projection, error = format!("{error:#}"), "The lag is not known: {error:#}");
+                }
             }
-        }
-        if let Err(error) = letters.count(&around).await {
-            debug!(error = format!("{error:#}"), "The dead letters cannot be counted: {error:#}");
+            if let Err(error) = letters.count(&around).await {
+                debug!(error = format!("{error:#}"), "The dead letters cannot be counted: {error:#}");
+            }
+        };
+        if stop.run_until_cancelled(look).await.is_none() {
+            return Ok(());
         }
     }
 }
@@ -110,13 +118,12 @@ async fn look_at(feed: &Feed, around: &Surroundings, progress: &mut HashMap<Stri
     let info = consumer_info(&around.jetstream, &feed.durable).await?;
     let lag = lag(&around.jetstream, &info, around.clock.now()).await?;
     feed.set_floor(info.ack_floor.stream_sequence);
-    feed.set_lag(lag);
+    feed.set_lag(Some(lag));
     if feed.is_serving() {
         around.metrics.set_lag(feed.projection, lag.events, lag.seconds);
     }
     let held_up = progress.entry(feed.durable.clone()).or_insert_with(|| Progress::new(Instant::now()));
-    let stalled =
-        held_up.is_stalled(Instant::now(), info.ack_floor.stream_sequence, lag.events, feed.is_holding(), feed.is_retrying());
+    let stalled = held_up.is_stalled(Instant::now(), info.ack_floor.stream_sequence, lag.events, feed.is_holding());
     if stalled && !feed.is_stalled() {
         error!(
             projection.name = feed.projection,
@@ -142,11 +149,11 @@ impl Progress {
         Self { floor: 0, since: now }
     }
 
-    fn is_stalled(&mut self, now: Instant, floor: u64, lag: u64, holding: bool, retrying: bool) -> bool {
+    fn is_stalled(&mut self, now: Instant, floor: u64, lag: u64, holding: bool) -> bool {
         if floor != self.floor || lag == 0 || holding {
             *self = Self { floor, since: now };
         }
-        now - self.since > if retrying { STALLED_WHILE_RETRYING_AFTER } else { STALLED_AFTER }
+        now - self.since > STALLED_AFTER
     }
 }
 
@@ -221,7 +228,7 @@ pub async fn dead_letters(jetstream: &jetstream::Context) -> anyhow::Result<Hash
     let config = consumer::pull::OrderedConfig { deliver_policy: DeliverPolicy::All, headers_only: true, ..Default::default() };
     let mut letters = stream.create_consumer(config).await?.messages().await?;
     while left > 0 {
-        let Some(letter) = letters.next().await else { break };
+        let Some(letter) = timeout(LETTER_COMES_WITHIN, letters.next()).await.context("no letter came")? else { break };
         let letter = letter?;
         left = letter.info().map_err(|error| anyhow::anyhow!(error))?.pending;
         let Some(projection) = letter.subject.strip_prefix(DLQ_PREFIX).and_then(|rest| rest.split('.').nth(1)) else { continue };
@@ -243,14 +250,13 @@ mod tests {
     fn a_floor_that_stands_still_is_a_stall_only_while_events_wait_and_nobody_holds() {
         let start = Instant::now();
         let later = start + STALLED_AFTER + Duration::from_secs(1);
-        let stalled = |floor, lag, holding, retrying| {
+        let stalled = |floor, lag, holding| {
             let mut progress = Progress { floor: 7, since: start };
-            progress.is_stalled(later, floor, lag, holding, retrying)
+            progress.is_stalled(later, floor, lag, holding)
         };
-        assert!(stalled(7, 10, false, false));
-        assert!(!stalled(8, 10, false, false), "the floor moved");
-        assert!(!stalled(7, 0, false, false), "nothing waits");
-        assert!(!stalled(7, 10, true, false), "it holds on purpose");
-        assert!(!stalled(7, 10, false, true), "one event is tried again");
+        assert!(stalled(7, 10, false));
+        assert!(!stalled(8, 10, false), "the floor moved");
+        assert!(!stalled(7, 0, false), "nothing waits");
+        assert!(!stalled(7, 10, true), "it holds on purpose");
     }
 }

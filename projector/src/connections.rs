@@ -12,12 +12,12 @@ use opensearch::{
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use service::settings::Secret;
+use service::{redis::Redis, settings::Secret};
 use sqlx::{
-    PgPool,
+    Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 use crate::settings::{DatabaseUrl, NatsUrl, OpenSearchUrl, RedisUrl};
 
@@ -34,10 +34,12 @@ const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
 const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
-/// A statement of some hundred rows; also a bound for a server that hangs.
+/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`still_answers`], and the bounds of those who ask.
 const STATEMENT_WITHIN: &str = "10s";
 /// No free connection, or no server, for this long: the store is away.
 const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
+/// A connection on which a question was given up, and which says nothing for this long, is not used again.
+const DATABASE_RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 /// Two projections with two statements in flight each, and the generations.
 const DATABASE_CONNECTIONS: u32 = 6;
 
@@ -86,18 +88,20 @@ pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(DATABASE_CONNECTIONS)
         .acquire_timeout(DATABASE_CONNECTS_WITHIN)
+        .after_release(|connection, _| Box::pin(still_answers(connection)))
         .connect_lazy_with(options))
 }
 
+/// Whether a connection may go back to its pool. sqlx asks that too, but without a bound: a question to a server that is gone
+/// would keep its place in the pool for as long as TCP waits.
+async fn still_answers(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    timeout(DATABASE_RECOVERS_WITHIN, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    Ok(true)
+}
+
 /// Connects when it is first used, and again after each failure.
-pub fn redis(url: &Secret<RedisUrl>) -> anyhow::Result<ConnectionManager> {
-    let client = redis::Client::open(url.expose()).map_err(|_| anyhow::anyhow!("REDIS_URL cannot be used"))?;
-    let config = ConnectionManagerConfig::new()
-        .set_response_timeout(Some(REDIS_ANSWERS_WITHIN))
-        .set_connection_timeout(Some(REDIS_CONNECTS_WITHIN))
-        // Trying again is the consumer's business: it also tells that it holds.
-        .set_number_of_retries(0);
-    ConnectionManager::new_lazy_with_config(client, config).context("REDIS_URL cannot be used")
+pub fn redis(url: &Secret<RedisUrl>) -> anyhow::Result<Redis> {
+    Redis::new(url.expose(), REDIS_CONNECTS_WITHIN, REDIS_ANSWERS_WITHIN).map_err(|_| anyhow::anyhow!("REDIS_URL cannot be used"))
 }
 
 /// Connects with each request.

@@ -56,7 +56,7 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
         say(&line)?;
     }
 
-    match eviction_policy(connections::redis(&stores.redis)?).await {
+    match eviction_policy(&connections::redis(&stores.redis)?).await {
         Ok(policy) if evicts_tombstones_first(&policy) => {
             bail!(
                 "Redis evicts with maxmemory-policy {policy}, which removes the tombstones first; use allkeys-lru or noeviction"

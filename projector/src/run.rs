@@ -7,17 +7,18 @@ use anyhow::Context as _;
 use async_nats::connection::State;
 use opensearch::OpenSearch;
 use prometheus_client::registry::Registry;
-use redis::aio::ConnectionManager;
+use redis::RedisResult;
 use service::{
     clock::Clock,
     metrics::{Pool, register_build_info, register_pools},
     ops::{self, Ops},
+    redis::Redis,
     run::{GRACE, Tasks, stop_on_signal, until_stopped},
     telemetry,
 };
 use tokio::{
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,6 +39,8 @@ use crate::{
 const GENERATIONS_EVERY: Duration = Duration::from_secs(1);
 /// The broker is looked for this often at the start.
 const BROKER_AGAIN: Duration = Duration::from_millis(250);
+/// A broker that is away must not hold up the stop.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// `volatile-*` evicts exactly the tombstones.
 const BAD_EVICTION: &str = "volatile";
 
@@ -45,7 +48,7 @@ const BAD_EVICTION: &str = "volatile";
 #[derive(Clone)]
 pub struct Stores {
     pub around: Surroundings,
-    pub redis: ConnectionManager,
+    pub redis: Redis,
     pub opensearch: OpenSearch,
     pub alias: String,
 }
@@ -79,6 +82,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
         },
     );
     let lifecycle = ops.lifecycle();
+    lifecycle.follow(&stop);
     let listener = ops::bind(settings.ops.ops_addr).await?;
     // It goes on answering while the feeds finish.
     let ops_stop = CancellationToken::new();
@@ -92,13 +96,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     };
     let mut tasks = Tasks::new();
     tasks.spawn("monitor", monitor::watch(feeds.clone(), around, stop.clone()));
-    let draining = lifecycle.clone();
-    let feeding = stop.clone();
-    tasks.spawn("feeds", async move {
-        let outcome = feed_all(stores, feeds, feeding, || lifecycle.started()).await;
-        draining.drain();
-        outcome
-    });
+    tasks.spawn("feeds", feed_all(stores, feeds, stop.clone(), move || lifecycle.started()));
     let outcome = until_stopped(tasks, stop, GRACE).await;
 
     ops_stop.cancel();
@@ -124,7 +122,8 @@ async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        match generations::fed(&stores.around.db).await {
+        let Some(fed) = stop.run_until_cancelled(generations::fed(&stores.around.db)).await else { break };
+        match fed {
             Ok(generations) => {
                 if std::mem::take(&mut database_away) {
                     info!("The generations can be read again");
@@ -135,7 +134,8 @@ async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started
                 }
             }
             Err(error) if !std::mem::replace(&mut database_away, true) => {
-                warn!(error = %error, "The generations cannot be read; those known are fed on: {error}");
+                let error = format!("{error:#}");
+                warn!(error, "The generations cannot be read; those known are fed on: {error}");
             }
             Err(_) => {}
         }
@@ -146,8 +146,13 @@ async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started
     for (_, running) in running {
         running.task.await.context("a feed panicked")??;
     }
-    // What was answered last is still in the client.
-    stores.around.jetstream.client().flush().await.context("the last answers did not reach the broker")
+    // What was answered last is still in the client. If it is lost there, it comes again, and changes nothing.
+    match timeout(LAST_ANSWERS_WITHIN, stores.around.jetstream.client().flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(error = %error, "The last answers did not reach the broker: {error}"),
+        Err(_) => warn!("The last answers did not reach the broker, which is away"),
+    }
+    Ok(())
 }
 
 /// `false` if told to stop meanwhile.
@@ -168,7 +173,7 @@ async fn wait_for_broker(stores: &Stores, stop: &CancellationToken) -> bool {
 
 /// Redis may not be there yet, or not tell; then nobody is warned.
 async fn warn_of_eviction(stores: &Stores) {
-    if let Ok(policy) = eviction_policy(stores.redis.clone()).await
+    if let Ok(policy) = eviction_policy(&stores.redis).await
         && evicts_tombstones_first(&policy)
     {
         warn!(policy, "Redis evicts with {policy}, which removes the tombstones first; use allkeys-lru or noeviction");
@@ -176,8 +181,11 @@ async fn warn_of_eviction(stores: &Stores) {
 }
 
 /// Redis' `maxmemory-policy`.
-pub async fn eviction_policy(mut redis: ConnectionManager) -> redis::RedisResult<String> {
-    let answer: HashMap<String, String> = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").query_async(&mut redis).await?;
+pub async fn eviction_policy(redis: &Redis) -> RedisResult<String> {
+    let mut question = redis::cmd("CONFIG");
+    question.arg("GET").arg("maxmemory-policy");
+    let answer: HashMap<String, String> =
+        redis.ask(|mut connection| async move { question.query_async(&mut connection).await }).await?;
     Ok(answer.into_values().next().unwrap_or_default())
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use events::{ListingId, VariantId};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{RedisError, RedisResult, Script};
 use service::metrics::Errors;
+use service::redis::Redis;
 use tracing::debug;
 use views::listing_page::{GATE, HeldListing, HeldStock, LISTING_FIELDS, Mode, STOCK_FIELDS, Write, listing_key, stock_key};
 
@@ -14,13 +14,17 @@ use crate::dependency::{Dependency, Unanswered, Verdict};
 
 /// A read takes well under a millisecond. What takes this long is sooner answered by Postgres.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// A handshake with a server nearby.
+const CONNECT_WITHIN: Duration = Duration::from_millis(250);
+
+/// For the steps in between.
+const SLACK: Duration = Duration::from_millis(50);
 
 /// The name of Redis among the dependencies.
 pub const REDIS: &str = "redis";
 
 pub struct RedisPages {
-    connection: ConnectionManager,
+    redis: Redis,
     gate: Script,
     dependency: Dependency,
 }
@@ -34,13 +38,13 @@ impl std::fmt::Debug for RedisPages {
 impl RedisPages {
     /// Connects when it is first asked.
     pub fn new(url: &str, breaker: Breaker, errors: Errors) -> anyhow::Result<Self> {
-        // One try per question: the breaker decides how often an absent Redis is asked.
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_response_timeout(None)
-            .set_number_of_retries(0);
-        let connection = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
-        Ok(Self { connection, gate: Script::new(GATE), dependency: Dependency::new(REDIS, breaker, ANSWER_WITHIN, errors) })
+        // Each has its own bound, so that a connection is given up by whoever waited in vain on it; this one is about both.
+        let within = CONNECT_WITHIN + ANSWER_WITHIN + SLACK;
+        Ok(Self {
+            redis: Redis::new(url, CONNECT_WITHIN, ANSWER_WITHIN)?,
+            gate: Script::new(GATE),
+            dependency: Dependency::new(REDIS, breaker, within, errors),
+        })
     }
 
     /// A listing's page; `None` is a miss.
@@ -56,10 +60,10 @@ impl RedisPages {
     }
 
     async fn fields<const N: usize>(&self, key: &str, names: [&str; N]) -> Result<[Option<Vec<u8>>; N], Unanswered> {
-        let mut connection = self.connection.clone();
         let mut command = redis::cmd("HMGET");
         command.arg(key).arg(&names);
-        self.dependency.ask(command.query_async(&mut connection), |_| Verdict::Outage).await
+        let question = self.redis.ask(|mut connection| async move { command.query_async(&mut connection).await });
+        self.dependency.ask(question, |_| Verdict::Outage).await
     }
 
     /// Puts what Postgres had where the next reader finds it. Through the projector's gate, so that it never replaces
@@ -67,12 +71,12 @@ impl RedisPages {
     /// Failing costs the next reader a question to Postgres and nothing else.
     pub async fn fill(&self, write: Write) {
         let write = write.as_fill();
-        let mut connection = self.connection.clone();
         let mut call = self.gate.key(&write.key);
         for argument in write.arguments(Mode::Newer) {
             call.arg(argument);
         }
-        let filled = self.dependency.ask(async { call.invoke_async::<i64>(&mut connection).await }, about_writing).await;
+        let question = self.redis.ask(async |mut connection| call.invoke_async::<i64>(&mut connection).await);
+        let filled = self.dependency.ask(question, about_writing).await;
         if let Err(error) = filled {
             debug!(error = %error, "A page was not filled: {error}");
         }
@@ -80,8 +84,7 @@ impl RedisPages {
 
     /// Whether it answers at all, whatever the breaker thinks.
     pub async fn ping(&self) -> RedisResult<()> {
-        let mut connection = self.connection.clone();
-        redis::cmd("PING").query_async(&mut connection).await
+        self.redis.ask(async |mut connection| redis::cmd("PING").query_async(&mut connection).await).await
     }
 }
 

@@ -17,5 +17,9 @@ pub mod http;
 pub mod problem;
 pub mod serve;
 
-// 4. It is stopped, and ends in order.
+// 4. It asks a server that may come and go.
+#[cfg(feature = "redis")]
+pub mod redis;
+
+// 5. It is stopped, and ends in order.
 pub mod run;

@@ -1,6 +1,6 @@
 //! A store or the broker that is away makes the projections wait. It never makes a dead letter.
 
-use acceptance::{Dependency, Marketplace, Name, a_listing, until, until_eq};
+use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
 
 async fn holds(market: &Marketplace, projection: &str) -> anyhow::Result<bool> {
     Ok(market.projector()?.metric("listings_projection_held", &[("projection", projection)]).await? == Some(1.0))
@@ -76,5 +76,66 @@ async fn a_projector_that_starts_alone_waits_for_everything() -> anyhow::Result<
     market.projector()?.becomes_ready().await?;
     market.settle().await?;
     assert_eq!(market.stock(listing.variant).await?.on_hand, 4);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_statement_that_is_never_answered_ends_in_a_hold_and_not_in_a_standstill() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    // One connection hangs for good; the server is there for all others.
+    let hangs = market.link(Name::Projector, 0, Dependency::Postgres)?.hold(Moment::statement("insert into projection.listings"));
+    let listing = ada.publishes(a_listing().titled("Held up")).await?;
+    hangs.reached().await?;
+    until("the row to be written by another statement", async || Ok(market.catalogue().await?.contains_key(&listing.id.0)))
+        .await?;
+    market.settle().await?;
+    drop(hangs);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_store_that_vanishes_without_a_word_is_found_where_it_comes_back() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    for (dependency, waiting) in [(Dependency::Postgres, "listing_catalog"), (Dependency::Redis, "listing_page")] {
+        ada.publishes(a_listing().with_stock(1)).await?;
+        market.settle().await?;
+        let link = market.link(Name::Projector, 0, dependency)?;
+        link.freeze();
+        let listing = ada.publishes(a_listing().titled(&format!("{dependency:?} is frozen")).with_stock(2)).await?;
+        until(format!("{waiting} to hold"), async || holds(&market, waiting).await).await?;
+        // No connection of before ever says another word.
+        link.strand().await?;
+        until(format!("{waiting} to go on"), async || Ok(!holds(&market, waiting).await?)).await?;
+        market.settle().await?;
+        assert_eq!(market.stock(listing.variant).await?.on_hand, 2);
+    }
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_projector_stops_though_its_store_hangs_and_its_broker_is_away() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let hangs = market.link(Name::Projector, 0, Dependency::Postgres)?.hold(Moment::statement("insert into projection.listings"));
+    let listing = ada.publishes(a_listing().titled("While it hangs")).await?;
+    hangs.reached().await?;
+    let (projector, broker) = (market.projector()?, market.link(Name::Projector, 0, Dependency::Nats)?);
+    projector.ask_to_end()?;
+    until("the projector to say that it stops", async || Ok(projector.ops("/ready").await?.1.contains("draining"))).await?;
+    broker.cut().await?;
+    let ended = projector.end().await?;
+    assert!(ended.success(), "{ended}");
+
+    drop(hangs);
+    broker.mend().await?;
+    projector.start().await?;
+    market.settle().await?;
+    assert_eq!(market.shows(listing).await?.title, "While it hangs");
     market.stop().await
 }

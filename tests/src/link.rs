@@ -1,4 +1,4 @@
-//! The wire between one program and one server: a TCP proxy that can be cut, frozen, slowed, and held at a chosen message.
+//! The wire between one program and one server: a TCP proxy that can be cut, frozen, stranded, slowed, and held at a chosen message.
 //!
 //! Holding makes kill points without failpoints in the product: hold the broker's ack or the DELETE to Postgres, kill the
 //! program while it is held, and the program has died exactly between two steps.
@@ -49,6 +49,8 @@ pub struct Link {
 struct Wire {
     server: String,
     state: watch::Sender<State>,
+    /// Connections of an earlier age are stranded.
+    age: watch::Sender<u64>,
     delay: watch::Sender<Duration>,
     armed: Mutex<Vec<Armed>>,
     /// Whoever accepts or pumps holds a receiver.
@@ -62,6 +64,7 @@ impl Link {
         let wire = Arc::new(Wire {
             server,
             state: watch::Sender::new(State::Open),
+            age: watch::Sender::new(0),
             delay: watch::Sender::new(Duration::ZERO),
             armed: Mutex::default(),
             busy: watch::Sender::new(()),
@@ -86,6 +89,13 @@ impl Link {
     /// Lets nothing through any more while connections stay, as when a machine or the network hangs.
     pub fn freeze(&self) {
         self.wire.state.send_replace(State::Frozen);
+    }
+
+    /// Leaves what is connected now frozen for good, while new connections work: the server's machine has vanished without a
+    /// word, and another one has its name.
+    pub async fn strand(&self) -> anyhow::Result<()> {
+        self.wire.age.send_modify(|age| *age += 1);
+        self.mend().await
     }
 
     /// Undoes a cut or a freeze. Returns when connections are taken again.
@@ -154,16 +164,23 @@ async fn carry(program: TcpStream, wire: Arc<Wire>, _busy: watch::Receiver<()>) 
     let server = TcpStream::connect(&wire.server).await?;
     program.set_nodelay(true)?;
     server.set_nodelay(true)?;
+    let age = *wire.age.borrow();
     let (from_program, to_program) = program.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::try_join!(
-        pump(from_program, to_server, Direction::ToServer, &wire),
-        pump(from_server, to_program, Direction::ToProgram, &wire),
+        pump(from_program, to_server, Direction::ToServer, &wire, age),
+        pump(from_server, to_program, Direction::ToProgram, &wire, age),
     )?;
     Ok(())
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction, wire: &Wire) -> anyhow::Result<()> {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    direction: Direction,
+    wire: &Wire,
+    age: u64,
+) -> anyhow::Result<()> {
     let mut state = wire.state.subscribe();
     let mut watcher = Watcher::new(direction);
     let mut buffer = vec![0; CHUNK];
@@ -178,6 +195,9 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
             tokio::time::sleep(delay).await;
         }
         state.wait_for(|state| *state == State::Open).await?;
+        if *wire.age.borrow() != age {
+            std::future::pending::<()>().await;
+        }
 
         let mut chunk = &buffer[..read];
         let found = watcher.find(chunk, &mut wire.armed.lock().unwrap_or_else(PoisonError::into_inner));

@@ -9,10 +9,15 @@ use std::{
 use anyhow::anyhow;
 use events::envelope::header;
 use futures_util::FutureExt as _;
+use tokio::time::timeout;
 use tracing::{Span, info_span};
 
 use super::delivery::{Chain, Delivery};
 use crate::projection::{Failure, Outcome, Projection, Systemic};
+
+/// Longer than the bound of any single request to a store; shorter than `ack_wait`, and than a stop may take. A store that hangs
+/// for longer is away.
+const STORED_WITHIN: Duration = Duration::from_secs(18);
 
 /// What came of a batch.
 #[derive(Debug)]
@@ -76,9 +81,10 @@ async fn store_all<P: Projection>(projection: &P, rendered: Vec<Result<P::Write,
 
 async fn store<P: Projection>(projection: &P, writes: Vec<P::Write>) -> Result<Vec<Outcome>, Systemic> {
     let alone = writes.len() == 1;
-    match AssertUnwindSafe(projection.store(writes)).catch_unwind().await {
-        Ok(result) => result,
-        Err(panic) => {
+    match timeout(STORED_WITHIN, AssertUnwindSafe(projection.store(writes)).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Err(_) => Err(Systemic(anyhow!("the store has not answered for {} s", STORED_WITHIN.as_secs()))),
+        Ok(Err(panic)) => {
             let error = anyhow!("panicked: {}", panic_text(&*panic));
             // Which of several it was shows when they are probed one by one.
             if alone { Ok(vec![Err(Failure::Poison(error))]) } else { Err(Systemic(error)) }

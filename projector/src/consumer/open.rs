@@ -12,7 +12,7 @@ use tokio::time::{Duration, timeout};
 use super::delivery::Delivery;
 
 /// While the connection is lost the client keeps answers to itself, and at some point takes no more of them.
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+const TAKEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where each event is answered, by its sequence in the stream.
 #[derive(Debug)]

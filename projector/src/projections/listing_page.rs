@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use events::{Aggregate, Event, Fact, ListingId, VariantId};
-use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, aio::ConnectionManager};
+use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
+use service::redis::Redis;
 use views::listing_page::{GATE, Mode, Write};
 
 use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
@@ -12,19 +13,18 @@ use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
 /// Pages of one generation.
 #[derive(Clone)]
 pub struct ListingPage {
-    redis: ConnectionManager,
+    redis: Redis,
     gate: Arc<Script>,
     generation: i32,
 }
 
 impl ListingPage {
-    pub fn new(redis: ConnectionManager, generation: i32) -> Self {
+    pub fn new(redis: Redis, generation: i32) -> Self {
         Self { redis, gate: Arc::new(Script::new(GATE)), generation }
     }
 
     /// All writes in one round trip; the script is loaded when Redis says that it does not know it.
     async fn pipeline(&self, writes: &[Write]) -> Result<Vec<RedisResult<bool>>, RedisError> {
-        let mut redis = self.redis.clone();
         let mut pipeline = redis::pipe();
         for write in writes {
             pipeline.cmd("EVALSHA").arg(self.gate.get_hash()).arg(1).arg(&write.key);
@@ -34,13 +34,16 @@ impl ListingPage {
         }
         pipeline.ignore_errors();
         let unknown = |result: &RedisResult<bool>| matches!(result, Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript));
-        let results: Vec<RedisResult<bool>> = pipeline.query_async(&mut redis).await?;
-        if !results.iter().any(unknown) {
-            return Ok(results);
-        }
-        self.gate.load_async(&mut redis).await?;
-        // What was written meanwhile finds itself superseded.
-        pipeline.query_async(&mut redis).await
+        let question = async |mut connection| {
+            let results: Vec<RedisResult<bool>> = pipeline.query_async(&mut connection).await?;
+            if !results.iter().any(unknown) {
+                return Ok(results);
+            }
+            self.gate.load_async(&mut connection).await?;
+            // What was written meanwhile finds itself superseded.
+            pipeline.query_async(&mut connection).await
+        };
+        self.redis.ask(question).await
     }
 }
 
@@ -64,7 +67,12 @@ impl Projection for ListingPage {
     async fn store(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, Systemic> {
         let results =
             self.pipeline(&writes).await.map_err(|error| Systemic(anyhow::Error::new(error).context("Redis does not answer")))?;
-        judge(results)
+        let judged = judge(results);
+        if judged.is_err() {
+            // It may be a replica by now, while another server has its name.
+            self.redis.give_up().await;
+        }
+        judged
     }
 }
 

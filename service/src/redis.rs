@@ -1,0 +1,76 @@
+//! One connection to Redis for all who ask: made when it is first needed, and again after it was given up.
+//!
+//! The client's own manager keeps a connection for as long as TCP believes in it: for minutes after the server's machine has
+//! vanished, and for good when its server has become a replica that writes nothing. Here whoever finds a connection useless
+//! gives it up, and the next question gets a new one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::sync::Mutex;
+
+/// Shared by its clones.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    config: AsyncConnectionConfig,
+    held: Arc<Mutex<Option<MultiplexedConnection>>>,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The client's URL holds the password.
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Connects when it is first asked.
+    ///
+    /// # Errors
+    /// If the URL cannot be used.
+    pub fn new(url: &str, connects_within: Duration, answers_within: Duration) -> RedisResult<Self> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(connects_within)).set_response_timeout(Some(answers_within));
+        Ok(Self { client: Client::open(url)?, config, held: Arc::default() })
+    }
+
+    /// Asks something, and gives the connection up if another may fare better.
+    ///
+    /// # Errors
+    /// If there is no connection, or the question is not answered.
+    pub async fn ask<T, Asked>(&self, question: impl FnOnce(MultiplexedConnection) -> Asked) -> RedisResult<T>
+    where
+        Asked: Future<Output = RedisResult<T>>,
+    {
+        let connection = self.connection().await?;
+        let answer = question(connection).await;
+        if answer.as_ref().is_err_and(is_about_the_connection) {
+            self.give_up().await;
+        }
+        answer
+    }
+
+    /// Others who still wait for an answer on it may get it.
+    pub async fn give_up(&self) {
+        *self.held.lock().await = None;
+    }
+
+    async fn connection(&self) -> RedisResult<MultiplexedConnection> {
+        let mut held = self.held.lock().await;
+        if let Some(connection) = &*held {
+            return Ok(connection.clone());
+        }
+        // Connecting is rare, and its future is large.
+        let connecting = Box::pin(self.client.get_multiplexed_async_connection_with_config(&self.config));
+        let connection = connecting.await?;
+        Ok(held.insert(connection).clone())
+    }
+}
+
+/// No answer, half an answer, or that of a server that takes no writes any more.
+fn is_about_the_connection(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Parse | ErrorKind::Server(ServerErrorKind::ReadOnly))
+}

@@ -4,20 +4,25 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use service::metrics::{Errors, Queries};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::time::timeout;
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
 
 /// A connection that is not to be had by then is as good as none.
-const ACQUIRE_WITHIN: Duration = Duration::from_millis(1_500);
+const ACQUIRE_WITHIN: Duration = Duration::from_millis(600);
 /// Kept open, so that the first readers after a quiet time do not wait for a handshake.
 const KEPT_OPEN: u32 = 2;
-/// Below the shortest deadline of a route that has nobody else to ask (3 s, a variant's stock).
-const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
-/// What nobody waits for any more should not go on running, in milliseconds.
-const STATEMENT_TIMEOUT: &str = "2500";
+/// Below the shortest deadline of a route that has nobody else to ask (3 s, a variant's stock). Longer than the two bounds that it
+/// contains, so that only a server that says nothing at all exceeds it.
+const ANSWER_WITHIN: Duration = Duration::from_millis(2_650);
+/// Postgres itself ends a statement that takes longer, in milliseconds.
+const STATEMENT_TIMEOUT: &str = "2000";
+/// A connection on which a question was given up, and which says nothing for this long, is not used again. Longer than the
+/// statement that may still run on it.
+const RECOVERS_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// The name of Postgres among the dependencies.
 pub const POSTGRES: &str = "postgres";
@@ -39,6 +44,7 @@ impl Database {
             .max_connections(connections)
             .min_connections(KEPT_OPEN.min(connections))
             .acquire_timeout(ACQUIRE_WITHIN)
+            .after_release(|connection, _| Box::pin(still_answers(connection)))
             .connect_lazy_with(options);
         Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, ANSWER_WITHIN, errors), queries })
     }
@@ -58,12 +64,21 @@ impl Database {
     }
 }
 
-/// SQLSTATE classes that are about the server. All others, a statement that took too long included, are about the
-/// statement: one caller's hard question must not close the database for everyone.
+/// Whether a connection may go back to its pool. sqlx asks that too, but without a bound: a question to a server that is gone
+/// would keep its place in the pool for as long as TCP waits.
+async fn still_answers(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    timeout(RECOVERS_WITHIN, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    Ok(true)
+}
+
+/// SQLSTATE classes that are about the server; all others are about the statement.
 fn verdict(error: &sqlx::Error) -> Verdict {
     const QUERY_CANCELED: &str = "57014";
     let Some(database) = error.as_database_error() else { return Verdict::Outage };
     let code = database.code().unwrap_or_default();
+    if code == QUERY_CANCELED {
+        return Verdict::CutShort;
+    }
     let about_the_server = ["08", "25", "28", "3D", "42", "53", "57", "58"].iter().any(|class| code.starts_with(class));
-    if about_the_server && code != QUERY_CANCELED { Verdict::Outage } else { Verdict::Refusal }
+    if about_the_server { Verdict::Outage } else { Verdict::Refusal }
 }

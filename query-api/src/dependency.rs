@@ -24,6 +24,9 @@ pub enum Verdict {
     Outage,
     /// It answered; it could not make sense of the question.
     Refusal,
+    /// It ended a question that took it too long, which says nothing about it: one caller's hard question must not close it
+    /// for everyone.
+    CutShort,
 }
 
 impl Dependency {
@@ -53,6 +56,10 @@ impl Dependency {
                     self.errors.count(self.name, "refused");
                     return Err(Unanswered::Refused { name: self.name, source: error.into() });
                 }
+                Verdict::CutShort => {
+                    self.errors.count(self.name, "timeout");
+                    return Err(Unanswered::CutShort { name: self.name, source: error.into() });
+                }
                 Verdict::Outage => {
                     self.errors.count(self.name, "failed");
                     Unanswered::Failed { name: self.name, source: error.into() }
@@ -78,6 +85,8 @@ pub enum Unanswered {
     Failed { name: &'static str, source: anyhow::Error },
     #[error("{name} did not answer within {} ms", within.as_millis())]
     Late { name: &'static str, within: Duration },
+    #[error("{name} took too long")]
+    CutShort { name: &'static str, source: anyhow::Error },
     #[error("{name} refused the question")]
     Refused { name: &'static str, source: anyhow::Error },
 }
@@ -85,7 +94,7 @@ pub enum Unanswered {
 impl Refusal for Unanswered {
     fn kind(&self) -> Kind {
         match self {
-            Self::Away(_) | Self::Failed { .. } | Self::Late { .. } => Kind::Unavailable,
+            Self::Away(_) | Self::Failed { .. } | Self::Late { .. } | Self::CutShort { .. } => Kind::Unavailable,
             Self::Refused { .. } => Kind::Internal,
         }
     }

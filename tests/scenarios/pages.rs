@@ -61,3 +61,41 @@ async fn pages_follow_each_other_without_gap_or_repetition() -> anyhow::Result<(
     market.link(Name::QueryApi, 0, Dependency::OpenSearch)?.mend().await?;
     market.stop().await
 }
+
+#[tokio::test]
+async fn what_is_written_between_pages_moves_nothing_on_them() -> anyhow::Result<()> {
+    const LISTINGS: usize = 12;
+    const LIMIT: usize = 3;
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let mut published = Vec::new();
+    for n in 0..LISTINGS {
+        published.push(ada.publishes(a_listing().priced(&format!("{}.00", 10 + n), "RSD")).await?);
+    }
+    market.settle().await?;
+    let expected: Vec<String> = published.iter().map(|listing| listing.id.to_string()).collect();
+
+    let question = format!("/api/v1/listings/search?sort=price&limit={LIMIT}");
+    let (mut seen, next) = page(&ada, &question).await?;
+    // Whoever asks for a second page is held a state of the index.
+    let (second, next) = page(&ada, &next.unwrap()).await?;
+    seen.extend(second);
+
+    // One of the pages to come moves to the front, one goes away, one more gets in between.
+    ada.changes(published[7], serde_json::json!({ "price": { "amount": "1.00", "currency": "RSD" } })).await?;
+    ada.deletes(published[8]).await?;
+    ada.publishes(a_listing().priced("19.50", "RSD")).await?;
+    market.settle().await?;
+
+    let mut next = next;
+    while let Some(path) = next {
+        let (ids, following) = page(&ada, &path).await?;
+        seen.extend(ids);
+        next = following;
+    }
+    assert_eq!(seen, expected);
+    // Who begins anew sees it all.
+    let (anew, _) = page(&ada, "/api/v1/listings/search?sort=price&limit=100").await?;
+    assert_eq!((anew.len(), &anew[0]), (LISTINGS, &expected[7]));
+    market.stop().await
+}

@@ -32,7 +32,7 @@ struct Opened {
 
 /// Opens one; `None` when OpenSearch has too many, which is no failure.
 pub async fn open(app: &App) -> Result<Option<String>, Unanswered> {
-    let path = format!("{}/_search/point_in_time?keep_alive={KEEP_ALIVE}", app.search.alias);
+    let path = format!("{}/_search/point_in_time?keep_alive={KEEP_ALIVE}&allow_partial_pit_creation=false", app.search.alias);
     let question = async {
         // The client has the call, but not the type of its argument.
         let client = &app.search.client;
@@ -46,7 +46,8 @@ pub async fn open(app: &App) -> Result<Option<String>, Unanswered> {
 pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Asked>, Unanswered> {
     body["pit"] = json!({"id": id, "keep_alive": KEEP_ALIVE});
     let question = async {
-        let response = app.search.client.search(SearchParts::None).body(body).send().await?;
+        let request = app.search.client.search(SearchParts::None).allow_partial_search_results(false).body(body);
+        let response = request.send().await?;
         if response.status_code().is_success() { response.bytes().await.map(Some) } else { Ok(None) }
     };
     app.search.ask(question).await

@@ -1,7 +1,11 @@
 //! Queries answer from what is left while a store is away, and say so where it makes a difference.
 
-use acceptance::{Dependency, Marketplace, Name, a_listing, until, until_eq, until_some};
+use acceptance::{Dependency, Hold, Marketplace, Moment, Name, a_listing, until, until_eq, until_some};
+use events::listing::Point;
+use events::{AggregateKey, Event, EventId, Fact, Listing, ListingChange, Meta};
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 async fn breaker(market: &Marketplace, dependency: &str) -> anyhow::Result<f64> {
     let state = market.query_api()?.metric("listings_circuit_breaker_state", &[("dependency", dependency)]).await?;
@@ -39,7 +43,7 @@ async fn without_redis_pages_come_from_postgres() -> anyhow::Result<()> {
     let ada = market.seller("ada")?;
     let listing = ada.publishes(a_listing().with_stock(2)).await?;
     market.settle().await?;
-    for break_it in ["cut", "freeze"] {
+    for break_it in ["cut", "freeze", "vanish"] {
         let redis = market.link(Name::QueryApi, 0, Dependency::Redis)?;
         if break_it == "cut" {
             redis.cut().await?;
@@ -54,7 +58,11 @@ async fn without_redis_pages_come_from_postgres() -> anyhow::Result<()> {
         ada.asks("/api/v1/listings").await?.expect(200)?;
         ada.asks("/api/v1/listings/search").await?.expect(200)?;
         assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Postgres is enough");
-        redis.mend().await?;
+        if break_it == "vanish" {
+            redis.strand().await?;
+        } else {
+            redis.mend().await?;
+        }
         until_eq("the breaker of Redis to close", 0.0, async || {
             ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
             breaker(&market, "redis").await
@@ -71,7 +79,7 @@ async fn without_postgres_pages_and_searches_still_answer() -> anyhow::Result<()
     let listing = ada.publishes(a_listing().with_stock(2)).await?;
     market.settle().await?;
     let postgres = market.link(Name::QueryApi, 0, Dependency::Postgres)?;
-    for break_it in ["cut", "freeze"] {
+    for break_it in ["cut", "freeze", "vanish"] {
         if break_it == "cut" {
             postgres.cut().await?;
         } else {
@@ -84,7 +92,11 @@ async fn without_postgres_pages_and_searches_still_answer() -> anyhow::Result<()
         let refused = ada.asks("/api/v1/listings").await?.expect_problem(503, "unavailable")?;
         assert!(refused.header("retry-after").is_some(), "{refused}");
         assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Redis and OpenSearch are enough");
-        postgres.mend().await?;
+        if break_it == "vanish" {
+            postgres.strand().await?;
+        } else {
+            postgres.mend().await?;
+        }
         until("lists to come back", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
     }
     market.stop().await
@@ -196,5 +208,96 @@ async fn programs_start_before_their_stores() -> anyhow::Result<()> {
     }
     market.query_api()?.becomes_ready().await?;
     until("the first page", async || Ok(ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.status == 200)).await?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_question_that_takes_too_long_is_refused_and_closes_the_database_for_nobody() -> anyhow::Result<()> {
+    /// More than failures in a row open a breaker.
+    const QUESTIONS: usize = 8;
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing().with_stock(2)).await?;
+    market.settle().await?;
+    let mut slow = market.postgres.pool.begin().await?;
+    sqlx::query("lock table projection.listings in access exclusive mode").execute(&mut *slow).await?;
+    try_join_all((1..=QUESTIONS).map(async |limit| {
+        let refused = ada.asks(&format!("/api/v1/listings?limit={limit}")).await?.expect_problem(503, "unavailable")?;
+        anyhow::ensure!(refused.header("retry-after").is_some(), "{refused}");
+        anyhow::Ok(())
+    }))
+    .await?;
+    assert_eq!(breaker(&market, "postgres").await?, 0.0);
+    ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
+    slow.rollback().await?;
+    ada.asks("/api/v1/listings").await?.expect(200)?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn connections_that_never_say_another_word_are_replaced() -> anyhow::Result<()> {
+    const CONNECTIONS: usize = 2;
+    let few = Marketplace::builder().linked().setting(Name::QueryApi, "DATABASE_MAX_CONNECTIONS", CONNECTIONS);
+    let market = few.start().await?;
+    let ada = market.seller("ada")?;
+    ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let postgres = market.link(Name::QueryApi, 0, Dependency::Postgres)?;
+    let hang = |_| postgres.hold(Moment::statement("from projection.listings"));
+    let hanging: Vec<Hold> = (0..CONNECTIONS).map(hang).collect();
+    let asked = (0..CONNECTIONS).map(async |at| ada.asks(&format!("/api/v1/listings?limit={}", at + 1)).await);
+    for answer in try_join_all(asked).await? {
+        answer.expect_problem(503, "unavailable")?;
+    }
+    assert!(hanging.iter().all(Hold::is_reached));
+    until("lists to come back", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
+    drop(hanging);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn places_too_close_to_zero_to_be_squared_are_zero() -> anyhow::Result<()> {
+    const TINY: f64 = 5e-324;
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let place = json!({ "country": "GH", "point": { "lat": TINY, "lon": 0 } });
+    let published = ada.publishes(a_listing().with("location", place)).await?;
+    market.settle().await?;
+    let shown = market.shows(published).await?;
+    assert_eq!(shown.location.as_ref().and_then(|location| location.point), Some(Point { lat: 0.0, lon: 0.0 }));
+
+    // From before coordinates were rounded.
+    let mut old = Listing { id: Uuid::now_v7().into(), version: 1, ..shown };
+    old.location.as_mut().unwrap().point = Some(Point { lat: TINY, lon: -TINY });
+    let meta = Meta {
+        id: EventId::new(),
+        key: AggregateKey::listing(old.id),
+        version: 1,
+        time: old.updated_at,
+        caused_by: None,
+        correlation_id: None,
+        trace_parent: None,
+    };
+    let change = ListingChange::Updated { fields: vec!["location".to_owned()] };
+    market.tell(&Event { meta, fact: Fact::Listing { change, state: Some(old) } }).await?;
+    market.settle().await?;
+
+    let opensearch = market.link(Name::QueryApi, 0, Dependency::OpenSearch)?;
+    let near = [format!("0.{}5,0", "0".repeat(323)), "0,0".to_owned(), "0.0000000001,-0.0000000001".to_owned()];
+    for degraded in [false, true] {
+        if degraded {
+            opensearch.cut().await?;
+        }
+        for near in &near {
+            let question = format!("/api/v1/listings/search?near={near}&radius=1km&sort=distance");
+            let found = until_some("an answer of the store that is meant", async || {
+                let found = ada.asks(&question).await?.expect(200)?.value()?;
+                Ok((found["degraded"] == degraded).then_some(found))
+            })
+            .await?;
+            assert_eq!(found["total"]["value"], 2, "{question}");
+        }
+    }
+    opensearch.mend().await?;
     market.stop().await
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use events::listing::degrees;
 use events::{Listing, ListingId};
 use rust_decimal::Decimal;
 use serde_json::Value;
@@ -82,8 +83,8 @@ impl Row {
             price: Some(listing.price.amount()),
             currency: Some(listing.price.currency().code()),
             available: Some(listing.available),
-            lat: point.map(|point| point.lat),
-            lon: point.map(|point| point.lon),
+            lat: point.map(|point| degrees(point.lat)),
+            lon: point.map(|point| degrees(point.lon)),
             created_at: Some(listing.created_at.into()),
             search: Some(SearchText::of(listing)),
             listing: Some(serde_json::to_string(listing)?),

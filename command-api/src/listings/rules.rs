@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use events::listing::{Attribute, Location, Point, Status};
+use events::listing::{self, Attribute, Location, Point, Status};
 use events::stock::PIECES_LIMIT;
 use events::{Currency, Money, VariantId};
 use reqwest::Url;
@@ -223,7 +223,7 @@ impl Faults {
         if !(-limit..=limit).contains(&degrees) {
             self.add(pointer, format!("must be from -{limit} to {limit}"));
         }
-        degrees
+        listing::degrees(degrees)
     }
 
     pub fn images(&mut self, images: Vec<ImageDraft>) -> Vec<ImageLink> {

@@ -1,8 +1,9 @@
 //! Where: around a point, or inside of a box.
 
+use std::cmp::Ordering;
 use std::str::FromStr;
 
-use events::listing::Point;
+use events::listing::{Point, degrees};
 use serde::{Deserialize, Serialize};
 use service::problem::Problem;
 use utoipa::IntoParams;
@@ -45,7 +46,7 @@ pub struct Near {
     pub radius_metres: Option<f64>,
 }
 
-/// A box of degrees, edges included.
+/// A box of degrees, edges included, and not without any inside.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "[f64; 4]")]
 pub struct Area {
@@ -82,7 +83,7 @@ impl TryFrom<String> for Coordinates {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         const FORM: &str = "must be lat,lon in degrees, such as 45.2671,19.8335";
-        let [lat, lon] = numbers(&text).ok_or(FORM)?;
+        let [lat, lon] = numbers(&text).ok_or(FORM)?.map(degrees);
         if is_latitude(lat) && is_longitude(lon) { Ok(Self(Point { lat, lon })) } else { Err(FORM) }
     }
 }
@@ -92,12 +93,15 @@ impl TryFrom<String> for Area {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let [west, south, east, north] =
-            numbers(&text).ok_or("must be minLon,minLat,maxLon,maxLat in degrees, such as 19.5,45.1,20.0,45.4")?;
+            numbers(&text).ok_or("must be minLon,minLat,maxLon,maxLat in degrees, such as 19.5,45.1,20.0,45.4")?.map(degrees);
         if ![west, east].into_iter().all(is_longitude) || ![south, north].into_iter().all(is_latitude) {
             return Err("must have longitudes from -180 to 180 and latitudes from -90 to 90");
         }
-        if south > north {
+        if south >= north {
             return Err("must have its minLat below its maxLat");
+        }
+        if west.partial_cmp(&east) == Some(Ordering::Equal) {
+            return Err("must have two longitudes that differ");
         }
         Ok(Self { west, south, east, north })
     }
@@ -162,6 +166,8 @@ mod tests {
         );
         assert_eq!(places("near=45.2671,%2019.8335&radius=2.5m").unwrap().near.unwrap().radius_metres, Some(2.5));
         assert_eq!(places("near=45.2671,19.8335").unwrap().near.unwrap().radius_metres, None);
+        let closest = places("near=0.0000000000001,-19.83350000000001").unwrap().near.unwrap().point;
+        assert_eq!(closest, Point { lat: 0.0, lon: -19.8335 });
         let over_the_date_line = Area { west: 170.0, south: -10.0, east: -170.0, north: 10.5 };
         assert_eq!(places("bbox=170,-10,-170,10.5").unwrap().areas, [over_the_date_line]);
     }
@@ -189,6 +195,9 @@ mod tests {
             "near=1,2&radius=km",
             "bbox=1,2,3",
             "bbox=0,10,1,5",
+            "bbox=0,2,1,2",
+            "bbox=1,2,1,3",
+            "bbox=0,2,0.0000000000001,3",
             "bbox=0,0,181,1",
             "bbox=0,0,1,1'",
             "bbox={}",

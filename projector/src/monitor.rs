@@ -108,7 +108,7 @@ pub async fn watch(feeds: Feeds, around: Surroundings, stop: CancellationToken) 
                 debug!(error = format!("{error:#}"), "The dead letters cannot be counted: {error:#}");
             }
         };
-        if stop.run_until_cancelled(look).await.is_none() {
+        if stop.run_until_cancelled(Box::pin(look)).await.is_none() {
             return Ok(());
         }
     }

@@ -67,35 +67,28 @@ impl Pull {
 
     /// Whatever comes next. Nothing is lost if it is not waited for to the end.
     pub async fn next(&mut self) -> Pulled {
-        loop {
-            let Ok(message) = timeout_at(self.silent_at, self.subscriber.next()).await else {
-                self.wanted = 0;
-                return Pulled::Over;
-            };
-            let Some(message) = message else {
-                return Pulled::Gone("the connection to the broker was closed".to_owned());
-            };
-            self.silent_at = self.silent_at.max(Instant::now() + SILENCE);
-            match message.status {
-                None | Some(StatusCode::OK) => {
-                    self.wanted = self.wanted.saturating_sub(1);
-                    return Pulled::Event(Box::new(jetstream::Message { message, context: self.context.clone() }));
-                }
-                Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
-                    self.wanted = 0;
-                    return Pulled::Over;
-                }
-                Some(status) => {
-                    self.wanted = 0;
-                    let told = message.description.unwrap_or_default();
-                    // Others end the request only: a batch is as large as it may be, a leader changed, the server stops.
-                    if status == StatusCode::NO_RESPONDERS || told.contains("Consumer Deleted") {
-                        return Pulled::Gone(format!("the broker has no such consumer ({status} {told})"));
-                    }
-                    return Pulled::Over;
-                }
+        let Ok(message) = timeout_at(self.silent_at, self.subscriber.next()).await else {
+            self.wanted = 0;
+            return Pulled::Over;
+        };
+        let Some(message) = message else {
+            return Pulled::Gone("the connection to the broker was closed".to_owned());
+        };
+        self.silent_at = self.silent_at.max(Instant::now() + SILENCE);
+        let status = match message.status {
+            None | Some(StatusCode::OK) => {
+                self.wanted = self.wanted.saturating_sub(1);
+                return Pulled::Event(Box::new(jetstream::Message { message, context: self.context.clone() }));
             }
+            Some(status) => status,
+        };
+        self.wanted = 0;
+        let told = message.description.unwrap_or_default();
+        // Others end the request only: its time is over, a batch is as large as it may be, a leader changed, the server stops.
+        if status == StatusCode::NO_RESPONDERS || told.contains("Consumer Deleted") {
+            return Pulled::Gone(format!("the broker has no such consumer ({status} {told})"));
         }
+        Pulled::Over
     }
 
     /// One event, if there is one within the time.

@@ -9,9 +9,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use views::listing_search;
 
-use crate::ROUNDS;
 use crate::stock_up;
 use crate::table::Line;
+use crate::{QUIET, ROUNDS};
 
 const LONG: Duration = Duration::from_mins(10);
 /// Documents in one raw `_bulk`, and requests under way at once: the best of what was tried on two cores.
@@ -24,7 +24,7 @@ pub async fn measure() -> anyhow::Result<Option<Line>> {
     };
     let listings = std::fs::read_to_string(&file)?;
     let listings: Vec<Value> = listings.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let market = Marketplace::builder().setting(Name::Projector, "RUST_LOG", "warn").start().await?;
+    let market = Marketplace::builder().setting(Name::Projector, "RUST_LOG", QUIET).start().await?;
     let count = stock_up::post(&market.admin("bench")?, &listings).await?.len();
     market.settle_within(LONG).await?;
     let index = listing_search::index(&market.opensearch.alias, 1);

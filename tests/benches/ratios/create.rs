@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::ROUNDS;
 use crate::load::{self, closed_loop};
 use crate::stock_up;
 use crate::table::Line;
+use crate::{QUIET, ROUNDS};
 
 /// What command-api sends: state, journal and outbox in one statement.
 const STATEMENT: &str = include_str!("../../../command-api/src/journal/write_facts.sql");
@@ -22,7 +22,7 @@ pub async fn measure() -> anyhow::Result<Line> {
     let market = Marketplace::builder()
         .later(Name::Projector)
         .setting(Name::CommandApi, "RELAY", "off")
-        .setting(Name::CommandApi, "RUST_LOG", "warn")
+        .setting(Name::CommandApi, "RUST_LOG", QUIET)
         .start()
         .await?;
     let token = market.keys.token(acceptance::user("bench"), &["seller"])?;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
 
-use crate::ROUNDS;
 use crate::stock_up;
 use crate::table::Line;
+use crate::{QUIET, ROUNDS};
 
 /// Each makes two events: the listing's and its stock's.
 const LISTINGS: u64 = 25_000;
@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_mins(5);
 pub async fn measure() -> anyhow::Result<Line> {
     let (mut ours, mut read, mut published) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let market = Marketplace::builder().later(Name::Projector).setting(Name::CommandApi, "RUST_LOG", "warn").start().await?;
+        let market = Marketplace::builder().later(Name::Projector).setting(Name::CommandApi, "RUST_LOG", QUIET).start().await?;
         // The broker is away while the outbox fills.
         market.nats.kill()?;
         stock_up::with(&market, LISTINGS).await?;

@@ -16,10 +16,10 @@ use redis::aio::MultiplexedConnection;
 use uuid::Uuid;
 use views::listing_page;
 
-use crate::ROUNDS;
 use crate::load::{self, closed_loop};
 use crate::stock_up;
 use crate::table::Line;
+use crate::{QUIET, ROUNDS};
 
 /// The argument that makes this program the bare server.
 pub const BARE: &str = "serve-bare";
@@ -29,7 +29,7 @@ const CLIENTS: usize = 32;
 const TIME: Duration = Duration::from_secs(5);
 
 pub async fn measure() -> anyhow::Result<[Line; 2]> {
-    let market = Marketplace::builder().setting(Name::QueryApi, "RUST_LOG", "warn").start().await?;
+    let market = Marketplace::builder().setting(Name::QueryApi, "RUST_LOG", QUIET).start().await?;
     let ids = stock_up::with(&market, LISTINGS).await?;
     market.settle_within(Duration::from_mins(5)).await?;
     let address = market.query_api()?.address()?;

@@ -18,6 +18,9 @@ mod table;
 
 use table::Line;
 
+/// No line for each request, but the one that says where a program listens.
+const QUIET: &str = "warn,service::serve=info";
+
 /// How often ours and the baseline take turns.
 const ROUNDS: usize = 3;
 

@@ -12,10 +12,10 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::ROUNDS;
 use crate::load::{self, Connection, quantile};
 use crate::stock_up;
 use crate::table::{Goal, Line};
+use crate::{QUIET, ROUNDS};
 
 const LISTINGS: u64 = 10_000;
 /// All different, and more than are asked within the second that an answer is remembered.
@@ -25,7 +25,7 @@ pub async fn measure() -> anyhow::Result<Line> {
     let recorder = Recorder::start().await?;
     let market = Marketplace::builder()
         .with(Name::QueryApi, 2)
-        .setting(Name::QueryApi, "RUST_LOG", "warn")
+        .setting(Name::QueryApi, "RUST_LOG", QUIET)
         .setting_of(Name::QueryApi, 1, "OPENSEARCH_URL", format!("http://{}", recorder.address))
         .start()
         .await?;

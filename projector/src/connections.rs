@@ -29,6 +29,9 @@ const OLDEST_BROKER: (u32, u32) = (2, 12);
 const LEAST_PAYLOAD: usize = 4 * 1024 * 1024;
 /// An API request or a publish that is not answered within this did not happen.
 const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// A broker that leaves two of these unanswered is gone, and looked for anew by the third. The client's own minute would be two
+/// minutes in which nothing is fed and nobody says so.
+const BROKER_PINGED_EVERY: Duration = Duration::from_secs(4);
 /// One bulk of some megabytes on a busy single node; below `ack_wait`.
 const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
@@ -49,6 +52,7 @@ pub async fn nats(url: &Secret<NatsUrl>) -> anyhow::Result<jetstream::Context> {
     let client = async_nats::ConnectOptions::new()
         .name(NAME)
         .retry_on_initial_connect()
+        .ping_interval(BROKER_PINGED_EVERY)
         .request_timeout(Some(BROKER_ANSWERS_WITHIN))
         .connect(servers.as_slice())
         .await

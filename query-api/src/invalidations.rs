@@ -24,6 +24,8 @@ use crate::page_cache::PageCache;
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Two heartbeats missed mean that the server or the link is gone.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A broker that leaves two of these unanswered is gone, and looked for anew by the third.
+const PINGED_EVERY: Duration = Duration::from_secs(4);
 /// The server forgets a consumer whose process is gone.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
@@ -42,6 +44,7 @@ async fn hear_for_ever(nats_url: &str, pages: &PageCache) -> anyhow::Result<()> 
     let client = ConnectOptions::new()
         .name("query-api")
         .retry_on_initial_connect()
+        .ping_interval(PINGED_EVERY)
         .event_callback(move |event| {
             if matches!(event, Event::Disconnected) {
                 lost.send_replace(());

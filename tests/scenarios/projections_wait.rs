@@ -139,3 +139,18 @@ async fn a_projector_stops_though_its_store_hangs_and_its_broker_is_away() -> an
     assert_eq!(market.shows(listing).await?.title, "While it hangs");
     market.stop().await
 }
+
+#[tokio::test]
+async fn a_broker_that_vanishes_without_a_word_is_found_where_it_comes_back() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().setting(Name::Projector, "ACK_WAIT", "5s").start().await?;
+    let ada = market.seller("ada")?;
+    ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let broker = market.link(Name::Projector, 0, Dependency::Nats)?;
+    broker.freeze();
+    let listing = ada.publishes(a_listing().with_stock(3)).await?;
+    broker.strand().await?;
+    market.settle().await?;
+    assert_eq!(market.stock(listing.variant).await?.on_hand, 3);
+    market.stop().await
+}

@@ -74,3 +74,21 @@ impl Redis {
 fn is_about_the_connection(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Io | ErrorKind::Parse | ErrorKind::Server(ServerErrorKind::ReadOnly))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(redis::Value::extract_error).unwrap_err()
+    }
+
+    #[test]
+    fn a_server_that_writes_nothing_any_more_is_left_and_one_that_refuses_is_not() {
+        assert!(is_about_the_connection(&said("READONLY You can't write against a read only replica.")));
+        assert!(is_about_the_connection(&std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        for refusal in ["OOM command not allowed", "NOSCRIPT No matching script.", "WRONGTYPE Operation against a key"] {
+            assert!(!is_about_the_connection(&said(refusal)), "{refusal}");
+        }
+    }
+}

@@ -26,6 +26,10 @@ const STATEMENT_TIMEOUT: &str = "10s";
 const ANSWER_WITHIN: Duration = Duration::from_secs(11);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// In milliseconds. A process that stops while Postgres is sending to it is neither idle nor in a statement that can be cancelled,
+/// and its kernel answers the probes: only this ends its session.
+const UNREAD_TIMEOUT: &str = "10000";
+
 /// The relay's statements look up some hundred rows by key. The outbox grows from nothing to a backlog and back within seconds, so
 /// the planner's statistics are always wrong, and a plan by them once read the whole backlog for each batch (50 ms against 1 ms).
 const PLANS: [(&str, &str); 5] = [
@@ -48,7 +52,11 @@ impl Session {
         let options = database
             .clone()
             .application_name("listings-relay")
-            .options([("idle_session_timeout", IDLE_SESSION_TIMEOUT), ("statement_timeout", STATEMENT_TIMEOUT)])
+            .options([
+                ("idle_session_timeout", IDLE_SESSION_TIMEOUT),
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                ("tcp_user_timeout", UNREAD_TIMEOUT),
+            ])
             .options(PLANS);
         let connection = timeout(CONNECT_WITHIN, options.connect())
             .await

@@ -22,12 +22,14 @@ mod ownership;
 // What it does with the events of its shards.
 mod batch;
 mod claim;
+mod pace;
 mod publish;
 mod resolve;
 mod ship;
 mod wire;
 
 // Whether broker and database still have what they acknowledged.
+mod extent;
 mod mark;
 mod repair;
 mod rewind;
@@ -35,8 +37,6 @@ mod rewind;
 // How it is seen.
 mod metrics;
 mod status;
-
-use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::postgres::PgConnectOptions;
@@ -93,6 +93,11 @@ enum Broken {
     Session(String),
     #[error("the broker does not answer: {0}")]
     Broker(String),
+    /// A smaller batch may pass.
+    #[error("the broker does not answer in time: {0}")]
+    Slow(String),
+    #[error("the broker lost what it had acknowledged: {0}")]
+    Lost(String),
     /// The broker answers, and says no to everybody: wait, and resolve nothing.
     #[error("the broker takes nothing: {0}")]
     Waiting(String),
@@ -103,7 +108,3 @@ impl From<sqlx::Error> for Broken {
         Self::Session(error.to_string())
     }
 }
-
-/// Waits between two tries of a lane: doubles from the first to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(2);

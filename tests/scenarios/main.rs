@@ -24,6 +24,7 @@ mod read_your_writes;
 mod relay_broker;
 mod relay_dies;
 mod relay_late_row;
+mod relay_loss;
 mod relay_rewind;
 mod relay_takeover;
 mod search_filters;

@@ -1,11 +1,27 @@
-//! The broker goes away, or comes back without what it had.
+//! The broker goes away, or takes nothing, or not everything.
 
-use acceptance::{Marketplace, a_listing, until, until_eq};
+use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
+use async_nats::jetstream::stream::Config;
 use events::AggregateKey;
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::net::TcpStream;
 
-const STREAM: &str = "LISTINGS_EVENTS";
+/// More than the relay lets be refused before it takes the broker to refuse everybody.
+const MANY: usize = 12;
+
+async fn configure(market: &Marketplace, change: impl FnOnce(&mut Config)) -> anyhow::Result<()> {
+    let jetstream = market.nats.jetstream();
+    let mut config = jetstream.get_stream("LISTINGS_EVENTS").await?.cached_info().config.clone();
+    change(&mut config);
+    jetstream.update_stream(config).await?;
+    Ok(())
+}
+
+/// Why the lanes of the relay wait, if they do.
+async fn waiting(market: &Marketplace) -> anyhow::Result<String> {
+    Ok(market.command_api()?.status().await?["relay"]["lanes"].to_string())
+}
 
 #[tokio::test]
 async fn commands_go_on_without_the_broker_and_all_is_published_afterwards() -> anyhow::Result<()> {
@@ -39,53 +55,90 @@ async fn commands_go_on_without_the_broker_and_all_is_published_afterwards() -> 
 }
 
 #[tokio::test]
-async fn a_deleted_stream_is_repaired_from_the_journal() -> anyhow::Result<()> {
+async fn a_full_stream_costs_no_command_and_takes_everything_once_there_is_room() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
-    let mut listings = Vec::new();
-    for number in 0..20 {
-        let listing = ada.publishes(a_listing().titled(&format!("Bicycle {number}")).with_stock(1)).await?;
-        ada.changes(listing, json!({ "brand": "Rog" })).await?;
-        listings.push(listing);
-    }
+    let before = ada.publishes(a_listing()).await?;
     market.settle().await?;
 
-    // A projector outlives its consumers, but this is not its story.
-    market.projector()?.stop().await?;
-    market.nats.jetstream().delete_stream(STREAM).await?;
-    for listing in &listings {
-        ada.changes(*listing, json!({ "title": "Changed while there was no stream" })).await?;
+    let held = i64::try_from(market.stream().await?.len())?;
+    configure(&market, |config| config.max_messages = held).await?;
+    let mut during = Vec::new();
+    for number in 0..MANY {
+        during.push(ada.publishes(a_listing().titled(&format!("Made while there was no room {number}"))).await?);
     }
-    let provisioned = market.projector()?.tool(&["provision"]).await?;
-    assert!(provisioned.status.success(), "{provisioned:?}");
-    market.projector()?.start().await?;
-    ada.changes(listings[0], json!({ "title": "Changed after it came back" })).await?;
+    ada.changes(before, json!({ "brand": "Rog" })).await?;
+    until("the relay to say why it waits", async || Ok(waiting(&market).await?.contains("maximum messages"))).await?;
+    assert_eq!(market.command_api()?.status().await?["relay"]["set_aside"]["count"], 0);
 
-    for (index, listing) in listings.iter().enumerate() {
-        let expected: Vec<u64> = if index == 0 { vec![1, 2, 3, 4] } else { vec![1, 2, 3] };
-        let key = AggregateKey::listing(listing.id);
-        until_eq(format_args!("all versions of {key}"), expected, async || market.versions_in_stream(key).await).await?;
+    configure(&market, |config| config.max_messages = -1).await?;
+    market.settle().await?;
+    assert_eq!(market.versions_in_stream(AggregateKey::listing(before.id)).await?, [1, 2]);
+    for listing in during {
+        assert_eq!(market.versions_in_stream(AggregateKey::listing(listing.id)).await?, [1]);
     }
     market.stop().await
 }
 
 #[tokio::test]
-async fn a_purged_stream_is_repaired_when_an_aggregate_changes_or_at_the_next_start() -> anyhow::Result<()> {
+async fn an_event_that_is_too_large_holds_up_its_own_aggregate_only() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
-    let (changed, still) = (ada.publishes(a_listing()).await?, ada.publishes(a_listing()).await?);
-    ada.changes(changed, json!({ "brand": "Rog" })).await?;
+    let grows = ada.publishes(a_listing()).await?;
     market.settle().await?;
 
-    market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
-    ada.changes(changed, json!({ "brand": "Capriolo" })).await?;
-    let key = AggregateKey::listing(changed.id);
-    until_eq("its whole history", vec![1, 2, 3], async || market.versions_in_stream(key).await).await?;
-
+    configure(&market, |config| config.max_message_size = 8_000).await?;
+    ada.changes(grows, json!({ "description": "Ridden for one summer. ".repeat(400) })).await?;
     let command_api = market.command_api()?;
-    command_api.stop().await?;
+    let aside = async || Ok(command_api.status().await?["relay"]["set_aside"]["count"].clone());
+    until_eq("the large event to be set aside", json!(1), aside).await?;
+    for number in 0..MANY {
+        let other = ada.publishes(a_listing().titled(&format!("Not concerned {number}"))).await?;
+        ada.changes(other, json!({ "brand": "Rog" })).await?;
+    }
+    until_eq("everything else to be published", 1, async || market.outbox().await).await?;
+    assert_eq!(aside().await?, json!(1));
+
+    configure(&market, |config| config.max_message_size = -1).await?;
+    until_eq("nothing to be set aside", json!(0), aside).await?;
+    assert_eq!(market.versions_in_stream(AggregateKey::listing(grows.id)).await?, [1, 2]);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_everybody_is_waited_for() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    configure(&market, |config| config.max_message_size = 100).await?;
+    // Twice as many: a lane sees half of them.
+    for number in 0..3 * MANY {
+        ada.publishes(a_listing().titled(&format!("Refused for now {number}"))).await?;
+    }
+    until("the relay to say why it waits", async || Ok(waiting(&market).await?.contains("max_msg_size"))).await?;
+    configure(&market, |config| config.max_message_size = -1).await?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_stop_publishes_what_is_committed() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+
+    // The relay is busy until nothing is asked of the program any more.
+    let command_api = market.command_api()?;
+    let hold = market.link(Name::CommandApi, 0, Dependency::Postgres)?.hold(Moment::statement("delete from command.outbox"));
+    ada.changes(listing, json!({ "brand": "Rog" })).await?;
+    hold.reached().await?;
+    ada.changes(listing, json!({ "title": "The last version" })).await?;
+    let address = command_api.address()?;
+    command_api.ask_to_end()?;
+    until("it to take no more requests", async || Ok(TcpStream::connect(address).await.is_err())).await?;
+    hold.release();
+    assert!(command_api.end().await?.success());
+    assert_eq!(market.outbox().await?, 0);
+    assert_eq!(market.versions_in_stream(AggregateKey::listing(listing.id)).await?, [1, 2, 3]);
     command_api.start().await?;
-    let key = AggregateKey::listing(still.id);
-    until_eq("what nobody touched", vec![1], async || market.versions_in_stream(key).await).await?;
     market.stop().await
 }

@@ -4,6 +4,8 @@ use acceptance::{Dependency, Marketplace, Name, a_listing, until};
 use events::AggregateKey;
 use serde_json::json;
 
+const MARK: &str = "select seq from command.relay_mark where shard = $1";
+
 #[tokio::test]
 async fn a_version_whose_row_comes_late_is_published_before_the_next() -> anyhow::Result<()> {
     let market = Marketplace::builder().linked().start().await?;
@@ -24,8 +26,20 @@ async fn a_version_whose_row_comes_late_is_published_before_the_next() -> anyhow
     until("the third version to be published", async || Ok(market.outbox().await? == 0)).await?;
     assert_eq!(market.versions_in_stream(key).await?, [1, 2, 3]);
 
+    // The mark of its shard is far beyond it by then.
+    let marked = async || -> anyhow::Result<i64> { Ok(sqlx::query_scalar(MARK).bind(shard).fetch_one(pool).await?) };
+    let before = marked().await?;
+    until("a later event in the same shard", async || {
+        ada.publishes(a_listing()).await?;
+        Ok(marked().await? > before)
+    })
+    .await?;
+    until("everything to be published", async || Ok(market.outbox().await? == 0)).await?;
+    let before = marked().await?;
+
     sqlx::query("insert into command.outbox (shard, seq) values ($1, $2)").bind(shard).bind(seq).execute(pool).await?;
     until("the late row to be settled", async || Ok(market.outbox().await? == 0)).await?;
     assert_eq!(market.versions_in_stream(key).await?, [1, 2, 3]);
+    assert!(marked().await? >= before, "what is behind the mark moved it back");
     market.stop().await
 }

@@ -20,8 +20,8 @@ pub struct Sorted {
 }
 
 /// Sorts events, which come by version within an aggregate. A tip is the last message of an aggregate's subject, proven to be
-/// the journal's.
-pub fn sort(events: Vec<Event>, tips: &HashMap<AggregateKey, Stored>) -> Sorted {
+/// the journal's. Those that were set aside never travel together: one that is refused again would take the others with it.
+pub fn sort(events: Vec<Event>, tips: &HashMap<AggregateKey, Stored>, was_aside: impl Fn(&AggregateKey) -> bool) -> Sorted {
     let mut sorted = Sorted { together: Vec::with_capacity(events.len()), ..Sorted::default() };
     let mut within: HashMap<AggregateKey, u64> = HashMap::with_capacity(events.len());
     let mut alone: HashSet<AggregateKey> = HashSet::new();
@@ -29,7 +29,7 @@ pub fn sort(events: Vec<Event>, tips: &HashMap<AggregateKey, Stored>) -> Sorted 
         let (key, version) = (event.key, event.version);
         let before = within.get(&key).copied();
         match (before, tips.get(&key)) {
-            _ if alone.contains(&key) => sorted.alone.push(event),
+            _ if alone.contains(&key) || was_aside(&key) => sorted.alone.push(event),
             (Some(before), _) if before + 1 == version => {
                 within.insert(key, version);
                 sorted.together.push((event, None));
@@ -90,12 +90,15 @@ mod tests {
             event(5, 8),
             event(5, 9),
             event(5, 10),
+            // The next of one that was set aside.
+            event(6, 1),
+            event(6, 2),
         ];
-        let sorted = sort(events, &tips);
+        let sorted = sort(events, &tips, |of| *of == key(6));
         let together: Vec<_> =
             sorted.together.iter().map(|(event, expected)| (event.key.id.as_u128(), event.version, *expected)).collect();
         assert_eq!(together, [(1, 1, Some(0)), (1, 2, None), (3, 5, Some(40)), (5, 10, Some(90))]);
         assert_eq!(versions(sorted.there.iter().map(|(event, _)| event)), [(5, 8), (5, 9)]);
-        assert_eq!(versions(&sorted.alone), [(2, 3), (2, 4), (3, 7), (3, 8), (4, 6)]);
+        assert_eq!(versions(&sorted.alone), [(2, 3), (2, 4), (3, 7), (3, 8), (4, 6), (6, 1), (6, 2)]);
     }
 }

@@ -1,8 +1,8 @@
 //! A lane's connection to the broker, and what the stream holds.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, context::GetStreamErrorKind};
 use async_nats::{Client, ConnectOptions, Event as Happened};
 use chrono::{DateTime, SubsecRound as _, Utc};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Broken;
+use super::extent::Extent;
 use super::resolve::{Last, Stored};
 
 /// Shorter than the idle timeout of the session, so that waiting for an answer never costs the shards.
@@ -26,9 +27,8 @@ const RELAY_HEADERS: usize = 8 * 1024;
 pub struct Broker {
     client: Client,
     stream: Stream,
-    created: DateTime<Utc>,
+    found: Extent,
     lost: CancellationToken,
-    repair: u128,
 }
 
 impl Broker {
@@ -78,9 +78,8 @@ impl Broker {
                 "max_msg_size of stream {EVENTS_STREAM} is {largest}, and must be {needed} at least"
             )));
         }
-        let created = as_postgres_keeps_it(info.created);
-        let repair = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Ok(Self { client, stream, created, lost, repair })
+        let found = extent(info);
+        Ok(Self { client, stream, found, lost })
     }
 
     /// Cancelled when the connection was lost, even if only for a moment.
@@ -92,20 +91,15 @@ impl Broker {
         &self.client
     }
 
-    /// The number of the repair that this connection would do.
-    pub fn repair(&self) -> u128 {
-        self.repair
+    /// What the stream held when we connected.
+    pub fn found(&self) -> Extent {
+        self.found
     }
 
-    /// Whether the stream held nothing when we connected.
-    pub fn was_empty(&self) -> bool {
-        self.stream.cached_info().state.messages == 0
-    }
-
-    /// The stream's last sequence.
-    pub async fn last_sequence(&self) -> Result<u64, Broken> {
+    /// What the stream holds now.
+    pub async fn extent(&self) -> Result<Extent, Broken> {
         let info = self.stream.get_info().await.map_err(|error| Broken::Waiting(format!("stream {EVENTS_STREAM}: {error}")))?;
-        Ok(info.state.last_sequence)
+        Ok(extent(&info))
     }
 
     /// Fails if the connection was lost, even if only for a moment.
@@ -115,16 +109,7 @@ impl Broker {
 
     /// When the stream was created, as Postgres keeps it.
     pub fn stream_created(&self) -> DateTime<Utc> {
-        self.created
-    }
-
-    /// Fails if the stream is gone, or is another one than at connecting.
-    pub async fn check_same_stream(&self) -> Result<(), Broken> {
-        let info = self.stream.get_info().await.map_err(|error| Broken::Waiting(format!("stream {EVENTS_STREAM}: {error}")))?;
-        if as_postgres_keeps_it(info.created) == self.created {
-            return Ok(());
-        }
-        Err(Broken::Waiting(format!("stream {EVENTS_STREAM} was made anew")))
+        self.found.created
     }
 
     /// The last message of a subject, as the stream's leader has it.
@@ -139,9 +124,11 @@ impl Broker {
     }
 }
 
-/// Postgres keeps microseconds, the broker nanoseconds.
-fn as_postgres_keeps_it(time: DateTime<Utc>) -> DateTime<Utc> {
-    time.trunc_subsecs(6)
+fn extent(info: &Info) -> Extent {
+    let Info { created, state, .. } = info;
+    // Postgres keeps microseconds, the broker nanoseconds.
+    let created = created.trunc_subsecs(6);
+    Extent { created, first: state.first_sequence, last: state.last_sequence, messages: state.messages }
 }
 
 type Read = Result<jetstream::message::StreamMessage, jetstream::stream::RawMessageError>;

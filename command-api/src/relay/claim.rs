@@ -9,8 +9,6 @@ use super::ownership::Session;
 
 /// At most this many events travel together (PROTOCOL R6).
 pub const BATCH_EVENTS: i64 = 500;
-/// … and at most about this many bytes of body; a single event may be larger.
-pub const BATCH_BYTES: i64 = 4 * 1024 * 1024;
 
 /// A gap is filled in steps of this many events: whatever their size, they fit in memory.
 const FILL_EVENTS: i64 = 20;
@@ -41,8 +39,15 @@ pub fn shard_of(id: Uuid) -> i16 {
 /// A row whose aggregate this program does not know: a newer one wrote it.
 #[derive(Debug)]
 pub struct Unknown {
+    pub seq: i64,
     pub aggregate: String,
     pub id: Uuid,
+}
+
+impl Unknown {
+    pub fn shard(&self) -> i16 {
+        shard_of(self.id)
+    }
 }
 
 struct Row {
@@ -58,7 +63,7 @@ struct Row {
 impl Row {
     fn read(self) -> Result<Event, Unknown> {
         let Ok(aggregate) = self.aggregate.parse() else {
-            return Err(Unknown { aggregate: self.aggregate, id: self.aggregate_id });
+            return Err(Unknown { seq: self.seq, aggregate: self.aggregate, id: self.aggregate_id });
         };
         Ok(Event {
             seq: self.seq,
@@ -112,7 +117,7 @@ pub fn rows_per_shard(shards_with_rows: usize) -> i64 {
 ///
 /// Nothing is locked or marked: the session's advisory lock on the shard is the claim. Each lookup is a `lateral … offset 0`,
 /// which the planner cannot turn into a join of whole tables when its statistics are of an hour when they were empty.
-pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64) -> Result<Claim, Broken> {
+pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64, bytes: i64) -> Result<Claim, Broken> {
     let (shards, after): (Vec<i16>, Vec<i64>) = floors.iter().copied().unzip();
     let rows = session
         .run(async |connection| {
@@ -134,7 +139,7 @@ pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64)
                 &shards,
                 &after,
                 BATCH_EVENTS,
-                BATCH_BYTES,
+                bytes,
                 per_shard,
             )
             .fetch_all(connection)
@@ -145,38 +150,68 @@ pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64)
 }
 
 /// The same, leaving out some aggregates: however many of their events wait at the head, the others get their turn. Slower, since
-/// only the journal says whose event a row is.
-pub async fn claim_without(session: &mut Session, floors: &[(i16, i64)], without: &[AggregateKey]) -> Result<Claim, Broken> {
+/// only the journal says whose event a row is; a shard where nothing else waits is read up to its end, so that this is not done
+/// again before the next sweep.
+pub async fn claim_without(
+    session: &mut Session,
+    floors: &[(i16, i64)],
+    without: &[AggregateKey],
+    bytes: i64,
+) -> Result<Claim, Broken> {
     let (shards, after): (Vec<i16>, Vec<i64>) = floors.iter().copied().unzip();
     let names: Vec<String> = without.iter().map(|key| key.aggregate.to_string()).collect();
     let ids: Vec<Uuid> = without.iter().map(|key| key.id).collect();
+    let heads = session
+        .run(async |connection| {
+            sqlx::query!(
+                r#"
+                select own.shard as "shard!", newest.seq as "newest!", next.seqs as "seqs!"
+                  from unnest($1::smallint[], $2::bigint[]) as own (shard, floor)
+                 cross join lateral (
+                       select o.seq from command.outbox o where o.shard = own.shard and o.seq > own.floor order by o.seq desc limit 1) as newest
+                 cross join lateral (
+                       select array (
+                           select o.seq from command.outbox o
+                            cross join lateral (select aggregate, aggregate_id from command.events where seq = o.seq offset 0) as e
+                            where o.shard = own.shard and o.seq > own.floor
+                              and (e.aggregate, e.aggregate_id) not in (select * from unnest($3::text[], $4::uuid[]))
+                            order by o.seq limit $5) as seqs) as next
+                "#,
+                &shards,
+                &after,
+                &names,
+                &ids,
+                BATCH_EVENTS,
+            )
+            .fetch_all(connection)
+            .await
+        })
+        .await?;
+    let nothing_else = heads.iter().filter(|head| head.seqs.is_empty()).map(|head| (head.shard, head.newest)).collect::<Vec<_>>();
+    let mut seqs: Vec<i64> = heads.into_iter().flat_map(|head| head.seqs).collect();
+    seqs.sort_unstable();
+    seqs.truncate(usize::try_from(BATCH_EVENTS).unwrap_or(usize::MAX));
+    let mut claim = of_journal(session, &seqs, bytes).await?;
+    claim.reached.extend(nothing_else);
+    Ok(claim)
+}
+
+/// These rows of the journal, as many as may travel together.
+async fn of_journal(session: &mut Session, seqs: &[i64], bytes: i64) -> Result<Claim, Broken> {
     let rows = session
         .run(async |connection| {
             sqlx::query_as!(
                 Row,
                 r#"
-                with head as materialized (
-                    select next.seq from unnest($1::smallint[], $2::bigint[]) as own (shard, floor)
-                     cross join lateral (
-                           select o.seq from command.outbox o
-                            cross join lateral (select aggregate, aggregate_id from command.events where seq = o.seq offset 0) as e
-                            where o.shard = own.shard and o.seq > own.floor
-                              and (e.aggregate, e.aggregate_id) not in (select * from unnest($5::text[], $6::uuid[]))
-                            order by o.seq limit $3) as next
-                     order by next.seq limit $3),
-                sized as (
+                with sized as (
                     select head.seq, e.*, sum(octet_length(e.body)) over (order by head.seq) as bytes, row_number() over (order by head.seq) as n
-                      from head cross join lateral (
+                      from unnest($1::bigint[]) as head (seq) cross join lateral (
                            select aggregate, aggregate_id, version, event_id, headers, body from command.events where seq = head.seq offset 0) as e)
                 select seq as "seq!", aggregate, aggregate_id, version, event_id, headers::text as "headers!", body
-                  from sized where bytes <= $4 or n = 1 order by seq
+                  from sized where bytes <= $2 or n = 1 order by seq
                 "#,
-                &shards,
-                &after,
-                BATCH_EVENTS,
-                BATCH_BYTES,
-                &names,
-                &ids,
+                seqs,
+                bytes,
             )
             .fetch_all(connection)
             .await
@@ -252,32 +287,42 @@ pub async fn journal_end(session: &mut Session) -> Result<i64, Broken> {
 }
 
 /// The journal's events of these shards from `after` up to `end`, the oldest first: some of them, none only if there are none.
-pub async fn journal_of(session: &mut Session, shards: &[i16], after: i64, end: i64) -> Result<Claim, Broken> {
+pub async fn journal_of(session: &mut Session, shards: &[i16], after: i64, end: i64, bytes: i64) -> Result<Claim, Broken> {
     let shards: Vec<i32> = shards.iter().copied().map(i32::from).collect();
-    let rows = session
+    let seqs = session
         .run(async |connection| {
-            sqlx::query_as!(
-                Row,
-                r#"
-                with head as materialized (
-                    select seq, octet_length(body) as size from command.events
-                     where seq > $1 and seq <= $2 and (get_byte(uuid_send(aggregate_id), 15) % $3) = any($4) order by seq limit $5),
-                sized as (select seq, sum(size) over (order by seq) as bytes, row_number() over (order by seq) as n from head)
-                select sized.seq as "seq!", e.aggregate, e.aggregate_id, e.version, e.event_id, e.headers::text as "headers!", e.body
-                  from sized cross join lateral (
-                       select aggregate, aggregate_id, version, event_id, headers, body from command.events where seq = sized.seq offset 0) as e
-                 where sized.bytes <= $6 or sized.n = 1 order by sized.seq
-                "#,
+            sqlx::query_scalar!(
+                "select seq from command.events
+                  where seq > $1 and seq <= $2 and (get_byte(uuid_send(aggregate_id), 15) % $3) = any($4) order by seq limit $5",
                 after,
                 end,
                 i32::from(super::SHARDS),
                 &shards,
                 BATCH_EVENTS,
-                BATCH_BYTES,
             )
             .fetch_all(connection)
             .await
         })
         .await?;
-    Ok(Claim::of(rows))
+    of_journal(session, &seqs, bytes).await
+}
+
+/// Has these rows, by shard and seq, published like new ones.
+pub async fn put_back(session: &mut Session, rows: &[(i16, i64)]) -> Result<(), Broken> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let (shards, seqs): (Vec<i16>, Vec<i64>) = rows.iter().copied().unzip();
+    session
+        .run(async |connection| {
+            sqlx::query!(
+                "insert into command.outbox (shard, seq) select * from unnest($1::smallint[], $2::bigint[]) on conflict do nothing",
+                &shards,
+                &seqs,
+            )
+            .execute(connection)
+            .await
+        })
+        .await?;
+    Ok(())
 }

@@ -14,13 +14,15 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::broker::Broker;
-use super::claim::{Event, claim, claim_without, rows_per_shard};
-use super::mark::{self, Kept};
+use super::claim::{Claim, Event, claim, claim_without, rows_per_shard, shard_of};
+use super::extent::Extent;
+use super::mark::{self, Kept, Mark};
 use super::ownership::Session;
+use super::pace::Pace;
+use super::publish::Naming;
 use super::resolve::Stored;
-use super::ship::Acknowledged;
 use super::status::Aside;
-use super::{Broken, Metrics, RETRY_FIRST, RETRY_LAST, Status};
+use super::{Broken, Metrics, Status};
 
 /// Wake-ups can be missed (the process that commits is often not the shard's owner); polling finds the rest.
 const POLL: Duration = Duration::from_millis(25);
@@ -32,6 +34,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A few shards at a time, so that the processes that are left share what a dead one owned.
 const TAKE_AT_ONCE: usize = 2;
 const TAKE_EVERY: Duration = Duration::from_millis(100);
+
+/// Of a stop's grace, what the last events may take; whoever owns the shards next publishes the rest.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 const ASIDE_FIRST: Duration = Duration::from_secs(1);
 const ASIDE_LAST: Duration = Duration::from_mins(1);
@@ -53,19 +58,20 @@ pub struct Plan {
 
 /// Works until told to stop, beginning again whenever something breaks.
 pub async fn run(plan: Plan, stop: CancellationToken) {
-    let mut retry = RETRY_FIRST;
+    let mut pace = Pace::FULL;
     while !stop.is_cancelled() {
-        let Err(broken) = attempt(&plan, &stop, &mut retry).await else { continue };
+        let Err(broken) = attempt(&plan, &stop, &mut pace).await else { continue };
         plan.status.released(&plan.shards);
         plan.status.waiting(plan.number, broken.to_string());
+        let retry = pace.retry;
         warn!(relay.lane = plan.number, error = %broken, retry_ms = retry.as_millis(), "Will begin again: {broken}");
         let _stopped = stop.run_until_cancelled(sleep(retry)).await;
-        retry = (retry * 2).min(RETRY_LAST);
+        pace = pace.after(&broken);
     }
     plan.status.released(&plan.shards);
 }
 
-async fn attempt(plan: &Plan, stop: &CancellationToken, retry: &mut Duration) -> Result<(), Broken> {
+async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace) -> Result<(), Broken> {
     // The broker first: a process that cannot publish must not keep shards from one that can.
     let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_url).await?, Session::open(&plan.database).await?)) };
     let Some(opened) = stop.run_until_cancelled(opening).await else {
@@ -75,21 +81,25 @@ async fn attempt(plan: &Plan, stop: &CancellationToken, retry: &mut Duration) ->
     let mut lane = Lane {
         plan,
         stop,
+        pace,
+        extent: broker.found(),
         broker: Arc::new(broker),
         session,
         owned: BTreeMap::new(),
+        marks: BTreeMap::new(),
         tips: HashMap::new(),
         aside: HashMap::new(),
+        refused: HashSet::new(),
         unknown: HashSet::new(),
         fresh: BTreeSet::new(),
-        acknowledged: Acknowledged::default(),
+        acknowledged: Vec::new(),
         newest: 0,
         swept: Instant::now(),
         spread: 0,
         tried: 0,
     };
     plan.status.working(plan.number);
-    let outcome = lane.work(retry).await;
+    let outcome = lane.work().await;
     // A session that is lost has nothing to release.
     if !matches!(outcome, Err(Broken::Session(_))) {
         lane.session.close().await;
@@ -106,17 +116,24 @@ pub struct SetAside {
 pub struct Lane<'a> {
     pub plan: &'a Plan,
     pub stop: &'a CancellationToken,
+    pub pace: &'a mut Pace,
     pub broker: Arc<Broker>,
     pub session: Session,
+    /// What the stream held when we last looked.
+    extent: Extent,
     /// The shards that the session has the locks of, each with the last row seen.
     pub owned: BTreeMap<i16, i64>,
+    /// By shard, the newest event that the stream is known to hold.
+    pub marks: BTreeMap<i16, Mark>,
     pub tips: HashMap<AggregateKey, Stored>,
     pub aside: HashMap<AggregateKey, SetAside>,
+    /// The aggregates whose events the broker refused since it last stored one.
+    pub refused: HashSet<AggregateKey>,
     unknown: HashSet<Uuid>,
     /// The shards whose oldest rows may be in the stream already: their former owner may have died between ack and delete.
     fresh: BTreeSet<i16>,
-    /// What the broker has acknowledged, and the outbox still holds.
-    pub acknowledged: Acknowledged,
+    /// Rows of the outbox that the broker has acknowledged, by shard and seq.
+    pub acknowledged: Vec<(i16, i64)>,
     /// The highest sequence that was acknowledged to this connection.
     pub newest: u64,
     swept: Instant,
@@ -127,7 +144,7 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    async fn work(&mut self, retry: &mut Duration) -> Result<(), Broken> {
+    async fn work(&mut self) -> Result<(), Broken> {
         let mut wake = self.plan.wake.clone();
         let mut next_take = Instant::now();
         let mut prefetched: Option<Vec<Event>> = None;
@@ -144,9 +161,8 @@ impl Lane<'_> {
                 // A sweep reads what a batch in flight has read already: it waits until that is deleted.
                 self.settle().await?;
                 if self.swept.elapsed() >= SWEEP {
-                    self.broker.check_same_stream().await?;
-                    self.owned.values_mut().for_each(|floor| *floor = 0);
-                    self.swept = Instant::now();
+                    self.check_nothing_lost().await?;
+                    self.sweep();
                 }
                 self.claim(&HashSet::new()).await?
             };
@@ -159,12 +175,35 @@ impl Lane<'_> {
                     () = async { if wake.changed().await.is_err() { pending::<()>().await } } => {}
                 }
             } else {
-                let ahead = !self.stop.is_cancelled() && self.swept.elapsed() < SWEEP;
-                prefetched = self.ship(events, ahead).await?;
-                *retry = RETRY_FIRST;
+                let ahead = self.swept.elapsed() < SWEEP;
+                prefetched = self.ship(events, ahead, Naming::Own).await?;
+                *self.pace = self.pace.after_success();
             }
         }
-        self.settle().await
+        self.finish(prefetched.unwrap_or_default()).await
+    }
+
+    /// Publishes what is committed by now: there may be nobody else to do it soon.
+    async fn finish(&mut self, mut events: Vec<Event>) -> Result<(), Broken> {
+        let deadline = Instant::now() + FINISH_WITHIN;
+        self.sweep();
+        loop {
+            self.ship(events, false, Naming::Own).await?;
+            self.settle().await?;
+            if Instant::now() >= deadline {
+                return Ok(());
+            }
+            events = self.claim(&HashSet::new()).await?;
+            if events.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has the next claim begin at the start.
+    fn sweep(&mut self) {
+        self.owned.values_mut().for_each(|floor| *floor = 0);
+        self.swept = Instant::now();
     }
 
     /// Takes a few of the shards that nobody owns, and makes sure that the stream has what it acknowledged for them.
@@ -173,36 +212,51 @@ impl Lane<'_> {
         self.tried += TAKE_AT_ONCE;
         let wanted: Vec<i16> =
             missing.iter().cycle().skip(self.tried % missing.len()).take(TAKE_AT_ONCE.min(missing.len())).copied().collect();
-        let mut lost = self.check_marks(&wanted).await?;
+        let mut lost = self.take_whole(&wanted).await?;
         if !lost.is_empty() {
             // What lost one shard's events has most likely lost the others' too: one reading of the journal for all.
             let rest: Vec<i16> = missing.into_iter().filter(|shard| !wanted.contains(shard)).collect();
-            lost.extend(self.check_marks(&rest).await?);
+            lost.extend(self.take_whole(&rest).await?);
             self.repair(&lost).await?;
         }
         Ok(())
     }
 
-    /// Takes those of these shards that are free. Returns the ones whose events the stream has lost; the others are owned.
-    async fn check_marks(&mut self, wanted: &[i16]) -> Result<Vec<(i16, String)>, Broken> {
+    /// Locks those of these shards that are free. Owns the ones that the stream has all of; returns the others.
+    async fn take_whole(&mut self, wanted: &[i16]) -> Result<Vec<(i16, String)>, Broken> {
         let mut lost = Vec::new();
         for shard in self.session.try_take(wanted).await? {
-            let mark = match mark::check(&mut self.session, &self.broker, shard).await? {
-                Kept::Unmarked => None,
-                Kept::All(mark) => Some(mark),
-                Kept::Lost(why) => {
-                    lost.push((shard, why));
-                    continue;
-                }
-            };
-            self.owned.insert(shard, 0);
-            if !self.broker.was_empty() {
-                self.fresh.insert(shard);
+            match mark::check(&mut self.session, &self.broker, shard).await? {
+                Kept::Unmarked => self.own(shard, None),
+                Kept::All(mark) => self.own(shard, Some(mark)),
+                Kept::Lost(why) => lost.push((shard, why)),
             }
-            self.plan.status.owns(shard, mark);
-            info!(relay.shard = shard, relay.lane = self.plan.number, "Took shard {shard}");
         }
         Ok(lost)
+    }
+
+    fn own(&mut self, shard: i16, mark: Option<Mark>) {
+        self.owned.insert(shard, 0);
+        if self.broker.found().messages > 0 {
+            self.fresh.insert(shard);
+        }
+        self.plan.status.owns(shard, mark.clone());
+        self.marks.extend(mark.map(|mark| (shard, mark)));
+        info!(relay.shard = shard, relay.lane = self.plan.number, "Took shard {shard}");
+    }
+
+    /// Fails if the stream has lost something since we looked last; whoever takes our shards then repairs them.
+    ///
+    /// Comes before every change of a mark, and before a gap is filled: what is published after a loss could hide it.
+    pub async fn check_nothing_lost(&mut self) -> Result<(), Broken> {
+        let extent = self.session.keep_while(self.broker.extent()).await??;
+        if let Some(why) = extent.lost_since(&self.extent, self.newest) {
+            let owned: Vec<i16> = self.owned.keys().copied().collect();
+            mark::doubt(&mut self.session, &owned).await?;
+            return Err(Broken::Lost(why));
+        }
+        self.extent = extent;
+        Ok(())
     }
 
     /// The next unpublished events of the shards that are owned, and what is needed to know of their subjects; those in flight
@@ -212,41 +266,46 @@ impl Lane<'_> {
             self.session.ping_if_due().await?;
             return Ok(Vec::new());
         }
-        let floors: Vec<(i16, i64)> = self.owned.iter().map(|(shard, floor)| (*shard, *floor)).collect();
-        let without: Vec<AggregateKey> = self.aside.keys().copied().filter(|key| self.is_aside(key)).collect();
-        let claimed = if without.is_empty() {
-            claim(&mut self.session, &floors, rows_per_shard(self.spread)).await?
-        } else {
-            claim_without(&mut self.session, &floors, &without).await?
-        };
-        self.spread = claimed.reached.len();
-        self.owned.extend(claimed.reached);
-        for unknown in claimed.unknown {
+        let Claim { events, unknown, reached } = self.read_outbox().await?;
+        self.spread = reached.len();
+        self.owned.extend(reached);
+        for unknown in unknown {
             if self.unknown.insert(unknown.id) {
                 warn!(aggregate.id = %unknown.id, "Left an event of {} {} for a newer program", unknown.aggregate, unknown.id);
             }
         }
-        let wanted = claimed.events.iter().filter(|event| event.version > 1 || self.fresh.contains(&event.shard()));
+        let wanted = events.iter().filter(|event| event.version > 1 || self.fresh.contains(&event.shard()));
         let wanted = wanted.map(|event| event.key).filter(|key| !in_flight.contains(key)).collect();
         self.look_up(wanted).await?;
-        for event in claimed.events.iter().rev() {
+        for event in events.iter().rev() {
             // Rows leave in order: behind one that the stream lacks there are no more that it has.
             if self.fresh.contains(&event.shard()) && self.tips.get(&event.key).is_none_or(|tip| tip.version < event.version) {
                 self.fresh.remove(&event.shard());
             }
         }
-        Ok(claimed.events)
+        Ok(events)
     }
 
+    async fn read_outbox(&mut self) -> Result<Claim, Broken> {
+        let floors: Vec<(i16, i64)> = self.owned.iter().map(|(shard, floor)| (*shard, *floor)).collect();
+        let without: Vec<AggregateKey> = self.aside.keys().copied().filter(|key| self.is_aside(key)).collect();
+        if without.is_empty() {
+            claim(&mut self.session, &floors, rows_per_shard(self.spread), self.pace.batch_bytes).await
+        } else {
+            claim_without(&mut self.session, &floors, &without, self.pace.batch_bytes).await
+        }
+    }
+
+    /// Whether it is not yet time to try this aggregate again.
     pub fn is_aside(&self, key: &AggregateKey) -> bool {
         self.aside.get(key).is_some_and(|aside| aside.until > Instant::now())
     }
 
-    pub fn set_aside(&mut self, key: AggregateKey, shard: i16, reason: String, diverged: bool) {
+    pub fn set_aside(&mut self, key: AggregateKey, reason: String, diverged: bool) {
         let pause = self.aside.get(&key).map_or(ASIDE_FIRST, |aside| (aside.pause * 2).min(ASIDE_LAST));
         warn!(aggregate.name = %key.aggregate, aggregate.id = %key.id, diverged, retry_ms = pause.as_millis(), "Set {key} aside: {reason}");
         self.aside.insert(key, SetAside { until: Instant::now() + pause, pause });
-        self.plan.status.set_aside(key, Aside { shard, diverged, reason });
+        self.plan.status.set_aside(key, Aside { shard: shard_of(key.id), diverged, reason });
     }
 
     pub fn remember(&mut self, key: AggregateKey, tip: Stored) {

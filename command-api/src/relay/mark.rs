@@ -2,9 +2,11 @@
 //!
 //! A broker can lose what it acknowledged: a store restored from a backup, a stream deleted and made anew. It then gives the
 //! same sequences again, so only the event at the marked sequence tells (PROTOCOL R5).
+//!
+//! A mark only moves forward, and only after a look at the stream has shown that nothing was lost before: a mark that moved past
+//! a loss would hide it. Once a loss is seen, the marks are made doubtful, and stay so until a repair is complete.
 
 use chrono::{DateTime, Utc};
-use events::AggregateKey;
 use uuid::Uuid;
 
 use super::Broken;
@@ -13,13 +15,36 @@ use super::ownership::Session;
 use super::resolve::{Last, Stored};
 
 /// An event that the stream holds, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    pub key: AggregateKey,
+    /// Text, because a newer program may have written it.
+    pub subject: String,
     pub stored: Stored,
 }
 
-/// Deletes rows that the broker has acknowledged, and remembers the last of each shard: one statement, both or neither.
+/// Marks, column by column.
+struct Columns {
+    shards: Vec<i16>,
+    sequences: Vec<i64>,
+    subjects: Vec<String>,
+    versions: Vec<i64>,
+    event_ids: Vec<Uuid>,
+}
+
+impl Columns {
+    fn of(marks: &[(i16, Mark)]) -> Self {
+        Self {
+            shards: marks.iter().map(|(shard, _)| *shard).collect(),
+            sequences: marks.iter().map(|(_, mark)| mark.stored.sequence.cast_signed()).collect(),
+            subjects: marks.iter().map(|(_, mark)| mark.subject.clone()).collect(),
+            versions: marks.iter().map(|(_, mark)| mark.stored.version.cast_signed()).collect(),
+            event_ids: marks.iter().map(|(_, mark)| mark.stored.event_id).collect(),
+        }
+    }
+}
+
+/// Deletes rows that the broker has acknowledged, and moves the marks of their shards forward: one statement, both or neither.
+/// A doubtful mark stays doubtful.
 pub async fn settle(
     session: &mut Session,
     created: DateTime<Utc>,
@@ -27,11 +52,7 @@ pub async fn settle(
     marks: &[(i16, Mark)],
 ) -> Result<(), Broken> {
     let (shards, seqs): (Vec<i16>, Vec<i64>) = done.iter().copied().unzip();
-    let marked: Vec<i16> = marks.iter().map(|(shard, _)| *shard).collect();
-    let sequences: Vec<i64> = marks.iter().map(|(_, mark)| mark.stored.sequence.cast_signed()).collect();
-    let subjects: Vec<String> = marks.iter().map(|(_, mark)| mark.key.subject()).collect();
-    let versions: Vec<i64> = marks.iter().map(|(_, mark)| mark.stored.version.cast_signed()).collect();
-    let event_ids: Vec<Uuid> = marks.iter().map(|(_, mark)| mark.stored.event_id).collect();
+    let marks = Columns::of(marks);
     session
         .run(async |connection| {
             sqlx::query!(
@@ -39,19 +60,55 @@ pub async fn settle(
                      delete from command.outbox where ctid = any (array (
                          select o.ctid from unnest($1::smallint[], $2::bigint[]) as done (shard, seq)
                           cross join lateral (select ctid from command.outbox where shard = done.shard and seq = done.seq offset 0) as o)))
-                 insert into command.relay_mark (shard, stream_created, seq, subject, version, event_id)
+                 insert into command.relay_mark as held (shard, stream_created, seq, subject, version, event_id)
                  select m.shard, $3, m.seq, m.subject, m.version, m.event_id
                    from unnest($4::smallint[], $5::bigint[], $6::text[], $7::bigint[], $8::uuid[]) as m (shard, seq, subject, version, event_id)
-                 on conflict (shard) do update set stream_created = excluded.stream_created, seq = excluded.seq,
-                    subject = excluded.subject, version = excluded.version, event_id = excluded.event_id",
+                 on conflict (shard) do update set seq = excluded.seq,
+                    subject = excluded.subject, version = excluded.version, event_id = excluded.event_id
+                  where held.stream_created = excluded.stream_created and held.seq < excluded.seq",
                 &shards,
                 &seqs,
                 created,
-                &marked,
-                &sequences,
-                &subjects,
-                &versions,
-                &event_ids,
+                &marks.shards,
+                &marks.sequences,
+                &marks.subjects,
+                &marks.versions,
+                &marks.event_ids,
+            )
+            .execute(connection)
+            .await
+        })
+        .await?;
+    Ok(())
+}
+
+/// Makes the marks of these shards doubtful: they are of no stream, and whoever takes the shards next repairs them first.
+pub async fn doubt(session: &mut Session, shards: &[i16]) -> Result<(), Broken> {
+    session
+        .run(async |connection| {
+            sqlx::query!("update command.relay_mark set stream_created = 'epoch' where shard = any($1)", shards)
+                .execute(connection)
+                .await
+        })
+        .await?;
+    Ok(())
+}
+
+/// Ends the doubt: the stream holds everything of these shards again.
+pub async fn trust(session: &mut Session, created: DateTime<Utc>, marks: &[(i16, Mark)]) -> Result<(), Broken> {
+    let marks = Columns::of(marks);
+    session
+        .run(async |connection| {
+            sqlx::query!(
+                "update command.relay_mark set stream_created = $1, seq = m.seq, subject = m.subject, version = m.version, event_id = m.event_id
+                   from unnest($2::smallint[], $3::bigint[], $4::text[], $5::bigint[], $6::uuid[]) as m (shard, seq, subject, version, event_id)
+                  where relay_mark.shard = m.shard",
+                created,
+                &marks.shards,
+                &marks.sequences,
+                &marks.subjects,
+                &marks.versions,
+                &marks.event_ids,
             )
             .execute(connection)
             .await
@@ -81,15 +138,12 @@ pub async fn check(session: &mut Session, broker: &Broker, shard: i16) -> Result
         })
         .await?;
     let Some(row) = row else { return Ok(Kept::Unmarked) };
+    if row.stream_created == DateTime::UNIX_EPOCH {
+        return Ok(Kept::Lost("a loss was seen before, and not all of it is repaired".to_owned()));
+    }
     if row.stream_created != broker.stream_created() {
         return Ok(Kept::Lost(format!("the stream was made anew at {}", broker.stream_created())));
     }
-    let Some(key) = AggregateKey::from_subject(&row.subject) else {
-        return Err(Broken::Waiting(format!(
-            "the mark of shard {shard} has a subject that this program does not know: {}",
-            row.subject
-        )));
-    };
     let stored = Stored { version: row.version.cast_unsigned(), event_id: row.event_id, sequence: row.seq.cast_unsigned() };
     let at_mark = broker.at(stored.sequence).await?;
     let last = match at_mark {
@@ -97,19 +151,16 @@ pub async fn check(session: &mut Session, broker: &Broker, shard: i16) -> Result
         None => broker.last(&row.subject).await?,
         Some(_) => Last::Nothing,
     };
-    Ok(kept(Mark { key, stored }, at_mark.map(|(message, _)| message), last))
+    Ok(kept(Mark { subject: row.subject, stored }, at_mark.map(|(message, _)| message), last))
 }
 
-/// The highest sequence that any shard's mark has in this stream.
-pub async fn highest(session: &mut Session, created: DateTime<Utc>) -> Result<u64, Broken> {
+/// The highest sequence that the marks of these shards have. Of a doubtful mark too: it was there once.
+pub async fn highest(session: &mut Session, shards: &[i16]) -> Result<u64, Broken> {
     let highest = session
         .run(async |connection| {
-            sqlx::query_scalar!(
-                r#"select coalesce(max(seq), 0) as "seq!" from command.relay_mark where stream_created = $1"#,
-                created
-            )
-            .fetch_one(connection)
-            .await
+            sqlx::query_scalar!(r#"select coalesce(max(seq), 0) as "seq!" from command.relay_mark where shard = any($1)"#, shards)
+                .fetch_one(connection)
+                .await
         })
         .await?;
     Ok(highest.cast_unsigned())
@@ -133,7 +184,7 @@ mod tests {
     #[test]
     fn only_the_event_itself_or_a_newer_one_proves_that_nothing_was_lost() {
         let stored = |version, id| Stored { version, event_id: Uuid::from_u128(id), sequence: 70 };
-        let mark = Mark { key: AggregateKey::stock(Uuid::from_u128(9)), stored: stored(4, 1) };
+        let mark = Mark { subject: "listings.events.a_newer_programs.1".to_owned(), stored: stored(4, 1) };
         let event = |version, id| Last::Event(stored(version, id));
         for (at_mark, last, whole) in [
             (Some(event(4, 1)), Last::Nothing, true),
@@ -145,7 +196,7 @@ mod tests {
             (None, Last::Nothing, false),
             (None, Last::Foreign { sequence: 71 }, false),
         ] {
-            assert_eq!(matches!(kept(mark, at_mark, last), Kept::All(_)), whole, "{at_mark:?} {last:?}");
+            assert_eq!(matches!(kept(mark.clone(), at_mark, last), Kept::All(_)), whole, "{at_mark:?} {last:?}");
         }
     }
 }

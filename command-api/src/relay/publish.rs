@@ -1,6 +1,6 @@
 //! One more event for the stream, or several that it takes as a whole or not at all.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::client::RequestErrorKind;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM};
@@ -44,7 +44,8 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 pub enum Naming {
     /// The event's own: within the duplicate window the broker knows a second copy by it.
     Own,
-    /// One that the duplicate window cannot know. It survives purge and delete, and would swallow the copy that repairs the stream.
+    /// One that was never used, so that the duplicate window cannot know it. The window survives purge and delete, and would
+    /// swallow the copy that repairs the stream.
     Again,
 }
 
@@ -86,12 +87,12 @@ impl Broker {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Unsent::Headers(error))) => Ok(Answer::Refused(error.to_string())),
             Ok(Err(Unsent::Broken(broken))) => Err(broken),
-            Err(_) => Err(Broken::Broker(format!("it took no events within {} s", SEND_WITHIN.as_secs()))),
+            Err(_) => Err(Broken::Slow(format!("it took no events within {} s", SEND_WITHIN.as_secs()))),
         }
     }
 
     async fn send_one(&self, event: &Event, expected: Option<u64>, naming: Naming) -> Result<Answer, Unsent> {
-        self.ask(event, self.headers(event, expected, naming)?, 1).await
+        self.ask(event, headers(event, expected, naming)?, 1).await
     }
 
     async fn send_batch(
@@ -103,28 +104,15 @@ impl Broker {
     ) -> Result<Answer, Unsent> {
         let batch = self.client().new_inbox();
         for (position, (event, expected)) in (1..).zip(before) {
-            let headers = in_batch(self.headers(event, *expected, naming)?, &batch, position);
+            let headers = in_batch(headers(event, *expected, naming)?, &batch, position);
             self.check_connected()?;
             let sent = self.client().publish_with_headers(event.key.subject(), headers, Bytes::clone(&event.body)).await;
             sent.map_err(|error| Broken::Broker(error.to_string()))?;
         }
         let count = before.len() + 1;
-        let mut headers = in_batch(self.headers(last, expected, naming)?, &batch, count);
+        let mut headers = in_batch(headers(last, expected, naming)?, &batch, count);
         headers.insert(BATCH_COMMIT, "1");
         self.ask(last, headers, count).await
-    }
-
-    fn headers(&self, event: &Event, expected: Option<u64>, naming: Naming) -> serde_json::Result<HeaderMap> {
-        let mut headers = wire::headers(&event.headers)?;
-        headers.insert(NATS_EXPECTED_STREAM, EVENTS_STREAM);
-        if let Some(sequence) = expected {
-            headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(sequence));
-        }
-        match naming {
-            Naming::Own => headers.insert(header::MESSAGE_ID, event.id.to_string()),
-            Naming::Again => headers.insert(header::MESSAGE_ID, format!("{}/r{}", event.id, self.repair())),
-        }
-        Ok(headers)
     }
 
     async fn ask(&self, event: &Event, headers: HeaderMap, count: usize) -> Result<Answer, Unsent> {
@@ -135,10 +123,30 @@ impl Broker {
             Err(error) => match error.kind() {
                 RequestErrorKind::NoResponders => Ok(Answer::Waiting("no stream listens to the events' subjects".to_owned())),
                 RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::InvalidSubject => Ok(Answer::Refused(error.to_string())),
-                RequestErrorKind::TimedOut | RequestErrorKind::Other => Err(Broken::Broker(error.to_string()).into()),
+                RequestErrorKind::TimedOut => Err(Broken::Slow(error.to_string()).into()),
+                RequestErrorKind::Other => Err(Broken::Broker(error.to_string()).into()),
             },
         }
     }
+}
+
+fn headers(event: &Event, expected: Option<u64>, naming: Naming) -> serde_json::Result<HeaderMap> {
+    let mut headers = wire::headers(&event.headers)?;
+    headers.insert(NATS_EXPECTED_STREAM, EVENTS_STREAM);
+    if let Some(sequence) = expected {
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(sequence));
+    }
+    match naming {
+        Naming::Own => headers.insert(header::MESSAGE_ID, event.id.to_string()),
+        Naming::Again => headers.insert(header::MESSAGE_ID, again(event)),
+    }
+    Ok(headers)
+}
+
+/// Numbered by the time: publishing an event takes longer than a microsecond.
+fn again(event: &Event) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}/r{}", event.id, now.as_micros())
 }
 
 fn in_batch(mut headers: HeaderMap, batch: &str, position: usize) -> HeaderMap {

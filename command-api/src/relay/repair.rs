@@ -1,19 +1,18 @@
 //! Gives the stream back, from the journal, what the broker has lost.
 //!
-//! Nothing new of a shard is published before. If we die half-way the mark still says what it said, so the next owner finds
-//! the loss again and goes on: what is there already is recognised by its id.
+//! Nothing new of a shard is published before. If we die half-way the marks are still doubtful, so the next owner begins again:
+//! what is there already is recognised by its id. What cannot be published goes back to the outbox, and waits there like any other.
 
 use std::collections::HashSet;
 
+use events::AggregateKey;
 use tracing::{info, warn};
 
 use super::Broken;
-use super::batch::{Sorted, sort};
-use super::claim::{journal_end, journal_of};
+use super::claim::{journal_end, journal_of, put_back};
 use super::lane::Lane;
-use super::mark;
-use super::publish::{Answer, Naming};
-use super::ship::{Acknowledged, Outcome};
+use super::mark::{self, Mark};
+use super::publish::Naming;
 
 impl Lane<'_> {
     /// Publishes every event of these shards that the stream does not hold, then owns them.
@@ -24,63 +23,40 @@ impl Lane<'_> {
             self.plan.status.owns(*shard, None);
             self.plan.status.repairs(*shard, why.clone());
         }
-        let mut proven = Acknowledged::default();
-        let mut published = 0;
+        // What is published from here on could hide what is still missing.
+        mark::doubt(&mut self.session, &shards).await?;
         let end = journal_end(&mut self.session).await?;
         let mut after = 0;
         while !self.stop.is_cancelled() {
-            let claimed = journal_of(&mut self.session, &shards, after, end).await?;
+            let claimed = journal_of(&mut self.session, &shards, after, end, self.pace.batch_bytes).await?;
             let Some(reached) = claimed.reached.iter().map(|(_, seq)| *seq).max() else {
                 break;
             };
             after = reached;
             // With nothing in the stream there is nothing to look at, but for what was forgotten meanwhile.
-            let first = if self.broker.was_empty() { 2 } else { 1 };
-            let unknown: HashSet<_> =
+            let first = if self.broker.found().messages == 0 { 2 } else { 1 };
+            let known: HashSet<AggregateKey> =
                 claimed.events.iter().filter(|event| event.version >= first).map(|event| event.key).collect();
-            self.look_up(unknown).await?;
-            let Sorted { together, there, mut alone } = sort(claimed.events, &self.tips);
-            for (event, stored) in &there {
-                proven.mark(event, *stored);
-            }
-            if !together.is_empty() {
-                match self.session.keep_while(self.broker.publish(&together, Naming::Again)).await?? {
-                    Answer::Stored { sequence } => {
-                        published += together.len();
-                        for (event, stored) in self.all_stored(&together, sequence)? {
-                            proven.mark(event, stored);
-                        }
-                    }
-                    Answer::Waiting(reason) => return Err(Broken::Waiting(reason)),
-                    Answer::Contradicted | Answer::Duplicate | Answer::Refused(_) => {
-                        alone.splice(0..0, together.into_iter().map(|(event, _)| event));
-                    }
-                }
-            }
-            for event in alone {
-                if self.is_aside(&event.key) {
-                    continue;
-                }
-                match self.resolve(&event, Naming::Again).await? {
-                    Outcome::Stored(stored) => proven.mark(&event, stored),
-                    Outcome::Aside { reason, diverged } => self.set_aside(event.key, event.shard(), reason, diverged),
-                }
-            }
+            self.look_up(known).await?;
+            let rows: Vec<_> = claimed.events.iter().map(|event| (event.key, (event.shard(), event.seq))).collect();
+            self.ship(claimed.events, false, Naming::Again).await?;
+            self.settle().await?;
+            let aside = rows.into_iter().filter(|(key, _)| self.aside.contains_key(key)).map(|(_, row)| row);
+            let left: Vec<(i16, i64)> =
+                aside.chain(claimed.unknown.iter().map(|unknown| (unknown.shard(), unknown.seq))).collect();
+            put_back(&mut self.session, &left).await?;
         }
         if self.stop.is_cancelled() {
             return Ok(());
         }
-        let marks: Vec<_> = proven.marks.into_iter().collect();
-        mark::settle(&mut self.session, self.broker.stream_created(), &[], &marks).await?;
+        let marks: Vec<(i16, Mark)> =
+            shards.iter().filter_map(|shard| self.marks.get(shard).map(|mark| (*shard, mark.clone()))).collect();
+        mark::trust(&mut self.session, self.broker.stream_created(), &marks).await?;
         for shard in shards {
             self.plan.status.repaired(shard);
             self.owned.insert(shard, 0);
             info!(relay.shard = shard, "Repaired shard {shard}");
         }
-        for (shard, mark) in marks {
-            self.plan.status.owns(shard, Some(mark));
-        }
-        info!(relay.lane = self.plan.number, events = published, "Published {published} events again");
         Ok(())
     }
 }

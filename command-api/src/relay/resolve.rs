@@ -25,6 +25,15 @@ pub enum Last {
     },
 }
 
+impl Last {
+    pub fn event(self) -> Option<Stored> {
+        match self {
+            Self::Event(stored) => Some(stored),
+            Self::Nothing | Self::Foreign { .. } => None,
+        }
+    }
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {

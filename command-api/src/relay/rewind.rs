@@ -15,7 +15,7 @@ use super::lane::Lane;
 use super::mark;
 use super::resolve::{Last, Stored, divergence};
 
-/// Messages looked at, from the end back. More than can be in flight; the rest of a long rewind is found as commands touch it.
+/// Messages looked at, from the end back, even if they are marked: whoever owned these shards meanwhile has moved the marks on.
 const LOOKED_AT: u64 = 2_000;
 /// Messages asked for side by side.
 const AT_ONCE: usize = 64;
@@ -23,27 +23,20 @@ const AT_ONCE: usize = 64;
 impl Lane<'_> {
     /// Sets those aggregates of this lane aside whose last events the journal lacks.
     pub async fn check_rewound(&mut self) -> Result<(), Broken> {
-        let marked = mark::highest(&mut self.session, self.broker.stream_created()).await?;
-        let last = self.broker.last_sequence().await?;
-        let first = marked.max(last.saturating_sub(LOOKED_AT)) + 1;
-        let broker = &self.broker;
-        let looking = stream::iter(first..=last).map(|sequence| broker.at(sequence)).buffered(AT_ONCE).try_collect();
-        let seen: Vec<Option<(Last, String)>> = self.session.keep_while(looking).await??;
-        let mut ends: HashMap<AggregateKey, Stored> = HashMap::new();
-        for (last, subject) in seen.into_iter().flatten() {
-            if let (Last::Event(stored), Some(key)) = (last, AggregateKey::from_subject(&subject))
-                && self.plan.shards.contains(&shard_of(key.id))
-            {
-                ends.insert(key, stored);
-            }
-        }
+        let mut ends = self.ends_of_stream().await?;
+        // What was found before counts until it is proven gone.
+        let before = self.plan.status.diverged(&self.plan.shards);
+        ends.extend(self.ends_of(&before).await?);
         let versions: Vec<(AggregateKey, u64)> = ends.iter().map(|(key, stored)| (*key, stored.version)).collect();
         let journal = journal_ids(&mut self.session, &versions).await?;
+        for key in &before {
+            self.plan.status.taken_back(key);
+        }
         let mut rewound = 0;
         for ((key, stored), journal) in ends.into_iter().zip(journal) {
             if let Some(divergence) = divergence(&stored, journal) {
                 rewound += 1;
-                self.set_aside(key, shard_of(key.id), divergence.to_string(), true);
+                self.set_aside(key, divergence.to_string(), true);
             }
         }
         if rewound > 0 {
@@ -54,5 +47,36 @@ impl Lane<'_> {
             );
         }
         Ok(())
+    }
+
+    /// The last message of each aggregate of this lane in what the stream holds beyond the marks of its shards.
+    ///
+    /// Only these shards' marks tell: the others' may have moved on since the database went back.
+    async fn ends_of_stream(&mut self) -> Result<HashMap<AggregateKey, Stored>, Broken> {
+        let found = self.broker.found();
+        let marked = mark::highest(&mut self.session, &self.plan.shards).await?;
+        let first = (marked.min(found.last.saturating_sub(LOOKED_AT)) + 1).max(found.first);
+        let (broker, shards) = (&self.broker, &self.plan.shards);
+        let looking = stream::iter(first..=found.last)
+            .map(|sequence| broker.at(sequence))
+            .buffered(AT_ONCE)
+            .try_filter_map(async |seen| {
+                let Some((Last::Event(stored), subject)) = seen else { return Ok(None) };
+                let key = AggregateKey::from_subject(&subject).filter(|key| shards.contains(&shard_of(key.id)));
+                Ok(key.map(|key| (key, stored)))
+            })
+            .try_collect();
+        self.session.keep_while(looking).await?
+    }
+
+    /// The last messages of these aggregates.
+    async fn ends_of(&mut self, keys: &[AggregateKey]) -> Result<HashMap<AggregateKey, Stored>, Broken> {
+        let broker = &self.broker;
+        let looking = stream::iter(keys.iter().copied())
+            .map(async |key| Ok::<_, Broken>((key, broker.last(&key.subject()).await?)))
+            .buffer_unordered(AT_ONCE)
+            .try_collect();
+        let seen: Vec<(AggregateKey, Last)> = self.session.keep_while(looking).await??;
+        Ok(seen.into_iter().filter_map(|(key, last)| last.event().map(|stored| (key, stored))).collect())
     }
 }

@@ -61,12 +61,12 @@ impl Status {
         self.known().repairs.remove(&shard);
     }
 
-    /// What was known of these shards ends with their ownership.
+    /// What was known of these shards ends with their ownership, but for another history: that is still there.
     pub(super) fn released(&self, shards: &[i16]) {
         let mut known = self.known();
         known.owned.retain(|shard, _| !shards.contains(shard));
         known.repairs.retain(|shard, _| !shards.contains(shard));
-        known.aside.retain(|_, aside| !shards.contains(&aside.shard));
+        known.aside.retain(|_, aside| aside.diverged || !shards.contains(&aside.shard));
     }
 
     pub(super) fn set_aside(&self, key: AggregateKey, aside: Aside) {
@@ -75,6 +75,13 @@ impl Status {
 
     pub(super) fn taken_back(&self, key: &AggregateKey) {
         self.known().aside.remove(key);
+    }
+
+    /// The aggregates in these shards of which stream and journal told different histories when somebody last looked.
+    pub(super) fn diverged(&self, shards: &[i16]) -> Vec<AggregateKey> {
+        let known = self.known();
+        let diverged = known.aside.iter().filter(|(_, aside)| aside.diverged && shards.contains(&aside.shard));
+        diverged.map(|(key, _)| *key).collect()
     }
 
     /// All optional: commands are taken and kept without a broker.
@@ -106,8 +113,8 @@ impl Status {
                     "shard": shard,
                     "state": if known.repairs.contains_key(&shard) { "repairing" } else { "owned" },
                     "repair": known.repairs.get(&shard),
-                    "mark": mark.map(|mark| json!({
-                        "sequence": mark.stored.sequence, "subject": mark.key.subject(), "version": mark.stored.version, "event_id": mark.stored.event_id,
+                    "mark": mark.as_ref().map(|mark| json!({
+                        "sequence": mark.stored.sequence, "subject": mark.subject, "version": mark.stored.version, "event_id": mark.stored.event_id,
                     })),
                 }),
             })

@@ -15,6 +15,9 @@ use crate::process::{Process, until_alive};
 /// Lets the server choose a port that is free at that moment.
 const ANY_PORT: &str = "-1";
 
+/// The folder of what it keeps.
+const STORE: &str = "nats";
+
 #[derive(Debug)]
 pub struct Nats {
     name: String,
@@ -55,6 +58,26 @@ impl Nats {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).take().context("the broker is not running")?.kill()
     }
 
+    /// Copies the store of a broker that does not run, as a backup would.
+    pub fn copy_store(&self) -> anyhow::Result<()> {
+        copy(&self.store(), &self.copied_store())
+    }
+
+    /// Puts the copy in place of the store of a broker that does not run.
+    pub fn put_copy_back(&self) -> anyhow::Result<()> {
+        fs::remove_dir_all(self.store())?;
+        fs::rename(self.copied_store(), self.store())?;
+        Ok(())
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.join(STORE)
+    }
+
+    fn copied_store(&self) -> PathBuf {
+        self.folder.join("nats-copy")
+    }
+
     /// Starts it again, on the same port and with the data it had.
     pub async fn start_again(&self) -> anyhow::Result<()> {
         let process = spawn(&self.name, &self.folder, &self.port.to_string())?;
@@ -68,8 +91,22 @@ fn spawn(name: &str, folder: &Path, port: &str) -> anyhow::Result<Process> {
     let mut command = Command::new(file("NATS_SERVER")?);
     command.arg("--config").arg(file("NATS_CONF")?);
     command.args(["--addr", "127.0.0.1", "--port", port, "--name", name]);
-    command.arg("--ports_file_dir").arg(folder).arg("--store_dir").arg(folder.join("nats"));
+    command.arg("--ports_file_dir").arg(folder).arg("--store_dir").arg(folder.join(STORE));
     Process::spawn("nats-server", &mut command, &folder.join("nats-server.log"))
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 fn port_in(ports: &Path) -> anyhow::Result<Option<u16>> {

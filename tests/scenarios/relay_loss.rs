@@ -1,0 +1,183 @@
+//! The broker loses what it had acknowledged, and gets it back from the journal.
+
+use acceptance::listings::Published;
+use acceptance::{Marketplace, Person, a_listing, until_eq};
+use events::AggregateKey;
+use serde_json::json;
+
+const STREAM: &str = "LISTINGS_EVENTS";
+
+/// The last digit of an id says in which shard its events are: with so many listings there are several in most.
+const LISTINGS: usize = 48;
+
+async fn publishes_many(seller: &Person<'_>, title: &str) -> anyhow::Result<Vec<Published>> {
+    let mut listings = Vec::new();
+    for number in 0..LISTINGS {
+        listings.push(seller.publishes(a_listing().titled(&format!("{title} {number}"))).await?);
+    }
+    Ok(listings)
+}
+
+/// Waits until the stream holds exactly these versions of each.
+async fn hold_versions(market: &Marketplace, listings: &[Published], versions: &[u64]) -> anyhow::Result<()> {
+    for listing in listings {
+        let key = AggregateKey::listing(listing.id);
+        until_eq(format_args!("all versions of {key}"), versions.to_vec(), async || market.versions_in_stream(key).await).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_stream_is_repaired_from_the_journal() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let mut listings = Vec::new();
+    for number in 0..20 {
+        let listing = ada.publishes(a_listing().titled(&format!("Bicycle {number}")).with_stock(1)).await?;
+        ada.changes(listing, json!({ "brand": "Rog" })).await?;
+        listings.push(listing);
+    }
+    market.settle().await?;
+
+    // A projector outlives its consumers, but this is not its story.
+    market.projector()?.stop().await?;
+    market.nats.jetstream().delete_stream(STREAM).await?;
+    for listing in &listings {
+        ada.changes(*listing, json!({ "title": "Changed while there was no stream" })).await?;
+    }
+    let provisioned = market.projector()?.tool(&["provision"]).await?;
+    assert!(provisioned.status.success(), "{provisioned:?}");
+    market.projector()?.start().await?;
+    ada.changes(listings[0], json!({ "title": "Changed after it came back" })).await?;
+
+    for (index, listing) in listings.iter().enumerate() {
+        let expected: Vec<u64> = if index == 0 { vec![1, 2, 3, 4] } else { vec![1, 2, 3] };
+        let key = AggregateKey::listing(listing.id);
+        until_eq(format_args!("all versions of {key}"), expected, async || market.versions_in_stream(key).await).await?;
+    }
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_purged_stream_is_repaired_however_much_is_published_at_once() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let mut still = publishes_many(&ada, "Bicycle").await?;
+    let changed = still.split_off(LISTINGS / 2);
+    market.settle().await?;
+
+    market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
+    // In every shard: events of new listings, and of old ones that leave a gap.
+    for listing in &changed {
+        ada.changes(*listing, json!({ "brand": "Rog" })).await?;
+    }
+    let new = publishes_many(&ada, "New bicycle").await?;
+    hold_versions(&market, &changed, &[1, 2]).await?;
+    hold_versions(&market, &still, &[1]).await?;
+    hold_versions(&market, &new, &[1]).await?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_purge_is_not_forgotten_when_command_api_dies_right_after_it() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let command_api = market.command_api()?;
+    let still = publishes_many(&ada, "Bicycle").await?;
+    market.settle().await?;
+
+    // Each time with more published in between.
+    for changes in [0, 1, 4] {
+        let changed = ada.publishes(a_listing().titled("Changes")).await?;
+        market.settle().await?;
+        market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
+        for change in 0..changes {
+            ada.changes(changed, json!({ "title": format!("Changed {change} times") })).await?;
+            ada.publishes(a_listing().titled("New bicycle")).await?;
+        }
+        command_api.kill()?;
+        command_api.start().await?;
+        hold_versions(&market, &still, &[1]).await?;
+        hold_versions(&market, &[changed], &(1..=1 + changes).collect::<Vec<u64>>()).await?;
+    }
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_stream_can_be_purged_again_within_the_duplicate_window() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listings = publishes_many(&ada, "Bicycle").await?;
+    market.settle().await?;
+    for _ in 0..3 {
+        market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
+        hold_versions(&market, &listings, &[1]).await?;
+    }
+    let diverged_or_aside = market.command_api()?.status().await?["relay"].clone();
+    assert_eq!((&diverged_or_aside["diverged"]["count"], &diverged_or_aside["set_aside"]["count"]), (&json!(0), &json!(0)));
+    market.stop().await
+}
+
+#[tokio::test]
+async fn one_deleted_message_is_published_again() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listings = publishes_many(&ada, "Bicycle").await?;
+    market.settle().await?;
+    let key = AggregateKey::listing(listings[0].id);
+    let message = market.stream().await?.into_iter().find(|message| message.key() == Some(key)).expect("it was published");
+    market.nats.jetstream().get_stream(STREAM).await?.delete_message(message.sequence).await?;
+    hold_versions(&market, &listings, &[1]).await?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_store_gets_what_it_lacks() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let old = publishes_many(&ada, "Bicycle").await?;
+    market.settle().await?;
+    market.nats.kill()?;
+    market.nats.copy_store()?;
+    market.nats.start_again().await?;
+
+    for listing in &old {
+        ada.changes(*listing, json!({ "brand": "Rog" })).await?;
+    }
+    let new = publishes_many(&ada, "Newer than the copy").await?;
+    market.settle().await?;
+    market.nats.kill()?;
+    market.nats.put_copy_back()?;
+    market.nats.start_again().await?;
+
+    // Among what is lost, sequences are given again.
+    ada.changes(old[0], json!({ "title": "Changed after the copy was put back" })).await?;
+    hold_versions(&market, &old[..1], &[1, 2, 3]).await?;
+    hold_versions(&market, &old[1..], &[1, 2]).await?;
+    hold_versions(&market, &new, &[1]).await?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn what_only_a_newer_program_can_publish_is_kept_for_it() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listings = publishes_many(&ada, "Bicycle").await?;
+    market.settle().await?;
+    let command_api = market.command_api()?;
+    command_api.stop().await?;
+    // As a newer program would leave it: an aggregate that is published, and marks that name such a one.
+    let pool = &market.postgres.pool;
+    let published = "insert into command.events (aggregate, aggregate_id, version, event_id, type, headers, body)
+        values ('book', gen_random_uuid(), 1, gen_random_uuid(), 'book.opened.v1', '{}', '{}')";
+    sqlx::query(published).execute(pool).await?;
+    sqlx::query("update command.relay_mark set subject = 'listings.events.book.' || event_id").execute(pool).await?;
+
+    command_api.start().await?;
+    let after = ada.publishes(a_listing().titled("After the old program came back")).await?;
+    hold_versions(&market, &[after], &[1]).await?;
+    market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
+    hold_versions(&market, &listings, &[1]).await?;
+    until_eq("the event of the newer program to wait", 1, async || market.outbox().await).await?;
+    market.leave().await
+}

@@ -79,7 +79,7 @@ pub async fn run(relay: Relay, stop: CancellationToken) -> anyhow::Result<()> {
         };
         tasks.spawn(lane::run(lane, stop.clone()));
     }
-    tasks.spawn(metrics::sample(relay.database, relay.metrics, stop));
+    tasks.spawn(metrics::sample(relay.database, relay.metrics, relay.status, stop));
     while let Some(ended) = tasks.join_next().await {
         ended.context("a task of the relay panicked")?;
     }

@@ -98,6 +98,7 @@ async fn an_event_that_is_too_large_holds_up_its_own_aggregate_only() -> anyhow:
     }
     until_eq("everything else to be published", 1, async || market.outbox().await).await?;
     assert_eq!(aside().await?, json!(1));
+    until_eq("it to be counted", Some(1.0), async || command_api.metric("listings_relay_set_aside", &[]).await).await?;
 
     configure(&market, |config| config.max_message_size = -1).await?;
     until_eq("nothing to be set aside", json!(0), aside).await?;

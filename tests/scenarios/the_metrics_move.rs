@@ -22,6 +22,10 @@ async fn the_metrics_of_commands_move() -> anyhow::Result<()> {
         "listings_http_requests_in_flight",
         "listings_outbox_unpublished",
         "listings_outbox_oldest_age_seconds",
+        "listings_relay_set_aside",
+        "listings_relay_diverged",
+        "listings_relay_repairing",
+        "listings_relay_shards_unowned",
     ]) {
         assert_eq!(value(commands, name, &[]).await?, 0.0, "{name}");
     }

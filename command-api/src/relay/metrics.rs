@@ -1,4 +1,4 @@
-//! How much waits to be published, for how long, and how much was.
+//! How much waits to be published, for how long, why, and how much was published.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,6 +11,9 @@ use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::Status;
+use super::ownership::LOCK_CLASS;
+
 /// Often enough for an alert, seldom enough to cost nothing.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const SAMPLE_WITHIN: Duration = Duration::from_secs(5);
@@ -22,6 +25,10 @@ const COUNTED: i64 = 200_000;
 pub struct Metrics {
     unpublished: Gauge,
     oldest_age: Gauge<f64, AtomicU64>,
+    unowned: Gauge,
+    set_aside: Gauge,
+    diverged: Gauge,
+    repairing: Gauge,
     published: Counter,
 }
 
@@ -35,6 +42,14 @@ impl Metrics {
             Unit::Seconds,
             metrics.oldest_age.clone(),
         );
+        registry.register("relay_shards_unowned", "Shards that no process publishes", metrics.unowned.clone());
+        registry.register("relay_set_aside", "Aggregates that this process cannot publish for now", metrics.set_aside.clone());
+        registry.register(
+            "relay_diverged",
+            "Aggregates with another history in the stream than in the journal, as far as this process knows",
+            metrics.diverged.clone(),
+        );
+        registry.register("relay_repairing", "Shards that this process repairs from the journal", metrics.repairing.clone());
         registry.register("relay_published", "Events that the broker acknowledged to this process", metrics.published.clone());
         metrics
     }
@@ -44,35 +59,52 @@ impl Metrics {
     }
 }
 
-/// Looks at the outbox now and then, until told to stop. While Postgres is away the gauges keep what they last showed.
-pub(super) async fn sample(database: PgConnectOptions, metrics: Metrics, stop: CancellationToken) {
+/// Looks at the relay's status and at the outbox now and then, until told to stop. While Postgres is away the gauges keep what they last showed.
+pub(super) async fn sample(database: PgConnectOptions, metrics: Metrics, status: Status, stop: CancellationToken) {
     let database = database.application_name("listings-relay-metrics");
     let mut connection: Option<PgConnection> = None;
     while stop.run_until_cancelled(tokio::time::sleep(SAMPLE_EVERY)).await.is_some() {
+        let seen = status.totals();
+        metrics.set_aside.set(seen.set_aside);
+        metrics.diverged.set(seen.diverged);
+        metrics.repairing.set(seen.repairing);
         let looked = stop.run_until_cancelled(timeout(SAMPLE_WITHIN, look(&database, connection.take()))).await;
-        if let Some(Ok(Ok((still, unpublished, oldest)))) = looked {
-            metrics.unpublished.set(unpublished);
-            metrics.oldest_age.set(oldest);
+        if let Some(Ok(Ok((still, outbox)))) = looked {
+            metrics.unpublished.set(outbox.unpublished);
+            metrics.oldest_age.set(outbox.oldest);
+            metrics.unowned.set(i64::from(super::SHARDS) - outbox.owned);
             connection = Some(still);
         }
     }
 }
 
-async fn look(database: &PgConnectOptions, connection: Option<PgConnection>) -> sqlx::Result<(PgConnection, i64, f64)> {
+struct Outbox {
+    unpublished: i64,
+    /// The age of the oldest, in seconds.
+    oldest: f64,
+    /// The shards that somebody owns.
+    owned: i64,
+}
+
+async fn look(database: &PgConnectOptions, connection: Option<PgConnection>) -> sqlx::Result<(PgConnection, Outbox)> {
     let mut connection = match connection {
         Some(connection) => connection,
         None => database.connect().await?,
     };
-    let row = sqlx::query!(
+    let outbox = sqlx::query_as!(
+        Outbox,
         r#"select (select count(*) from (select 1 from command.outbox limit $1) as counted) as "unpublished!",
                   coalesce((select extract(epoch from clock_timestamp() - min(e.recorded_at))::float8
                       from generate_series(0, $2::int - 1) as own (shard)
                      cross join lateral (select seq from command.outbox o where o.shard = own.shard order by seq limit 1) as head
-                     cross join lateral (select recorded_at from command.events where seq = head.seq offset 0) as e), 0) as "oldest!""#,
+                     cross join lateral (select recorded_at from command.events where seq = head.seq offset 0) as e), 0) as "oldest!",
+                  (select count(*) from pg_locks where locktype = 'advisory' and granted and classid::bigint = $3 and objid::bigint < $2
+                      and database = (select oid from pg_database where datname = current_database())) as "owned!""#,
         COUNTED,
         i32::from(super::SHARDS),
+        i64::from(LOCK_CLASS),
     )
     .fetch_one(&mut connection)
     .await?;
-    Ok((connection, row.unpublished, row.oldest))
+    Ok((connection, outbox))
 }

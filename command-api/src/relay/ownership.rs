@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Broken;
 
 /// First half of the advisory locks' key, the shard is the second. Spells "LR".
-const LOCK_CLASS: i32 = 0x4c52;
+pub const LOCK_CLASS: i32 = 0x4c52;
 
 /// Longer than any pause of a healthy process, shorter than anyone wants to wait for a takeover.
 const IDLE_SESSION_TIMEOUT: &str = "5s";

@@ -36,6 +36,13 @@ pub struct Aside {
     pub reason: String,
 }
 
+/// How many there are of each.
+pub(super) struct Totals {
+    pub set_aside: i64,
+    pub diverged: i64,
+    pub repairing: i64,
+}
+
 impl Status {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,6 +89,13 @@ impl Status {
         let known = self.known();
         let diverged = known.aside.iter().filter(|(_, aside)| aside.diverged && shards.contains(&aside.shard));
         diverged.map(|(key, _)| *key).collect()
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let known = self.known();
+        let count = |diverged: bool| known.aside.values().filter(|aside| aside.diverged == diverged).count();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        Totals { set_aside: gauge(count(false)), diverged: gauge(count(true)), repairing: gauge(known.repairs.len()) }
     }
 
     /// All optional: commands are taken and kept without a broker.

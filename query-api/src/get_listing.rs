@@ -87,8 +87,18 @@ pub(crate) async fn read_page(
     if let Some(page) = app.pages.get(id, wanted).await {
         return Ok((page, Freshness::Fresh));
     }
+    // On the heap, and only now: what may ask three stores is thousands of bytes, which every layer above would move.
+    Box::pin(load_through(app, id, wanted, consistency)).await
+}
+
+async fn load_through(
+    app: &App,
+    id: ListingId,
+    wanted: u64,
+    consistency: &Consistency,
+) -> Result<(Arc<Page>, Freshness), GetListingError> {
     if wanted == 0 {
-        let page = app.pages.load(id, load_page(app, id, 0)).await?;
+        let page = app.pages.load(id, Box::pin(load_page(app, id, 0))).await?;
         return Ok((page, Freshness::Fresh));
     }
     // A load that others share may have begun before the write was seen; this reader asks the stores itself.
@@ -121,7 +131,7 @@ async fn load_page(app: &App, id: ListingId, wanted: u64) -> Result<Page, Unansw
     };
     app.metrics.redis.misses.inc();
 
-    match (stored_page(app, generation, id).await, older) {
+    match (Box::pin(stored_page(app, generation, id)).await, older) {
         (Ok(page), Some(older)) if page.version() < older.version() => Ok(older),
         (Ok(page), _) => Ok(page),
         // Older than wanted, but there; the caller may be content with it.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
+use tower::ServiceBuilder;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
@@ -53,10 +54,14 @@ pub fn wrap(router: Router, metrics: HttpMetrics, lifecycle: Lifecycle) -> Route
     router
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(observe::answer))
-        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible))
-        .layer(middleware::from_fn_with_state(Arc::new(observe::Observer { metrics, lifecycle }), observe::observe))
+        // One layer for the router, which boxes each: the first of them is the outermost.
+        .layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn_with_state(Arc::new(observe::Observer { metrics, lifecycle }), observe::observe))
+                .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible))
+                .layer(middleware::from_fn(observe::answer))
+                .layer(DefaultBodyLimit::max(BODY_LIMIT)),
+        )
 }
 
 async fn no_such_route() -> Problem {

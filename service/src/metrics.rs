@@ -80,11 +80,16 @@ impl Queries {
     }
 
     /// Does the work and notes how long it took; work that is dropped half-way is not noted.
-    pub async fn time<T>(&self, operation: &'static str, work: impl Future<Output = T>) -> T {
-        let started = Instant::now();
-        let outcome = work.await;
-        self.0.get_or_create(&QueryLabels { operation }).observe(started.elapsed().as_secs_f64());
-        outcome
+    ///
+    /// A statement's future is tens of kilobytes. On the heap from here on, so that it is not moved by every layer above.
+    pub fn time<T>(&self, operation: &'static str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        let work = Box::pin(work);
+        async move {
+            let started = Instant::now();
+            let outcome = work.await;
+            self.0.get_or_create(&QueryLabels { operation }).observe(started.elapsed().as_secs_f64());
+            outcome
+        }
     }
 }
 

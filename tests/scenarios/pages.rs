@@ -54,9 +54,10 @@ async fn pages_follow_each_other_without_gap_or_repetition() -> anyhow::Result<(
     }
     market.link(Name::QueryApi, 0, Dependency::OpenSearch)?.cut().await?;
     for question in &searches {
-        let (whole, next) = page(&ada, &format!("{question}&limit=100")).await?;
+        // Not the page from above: OpenSearch's answer may still be remembered, and its order is another.
+        let (whole, next) = page(&ada, &format!("{question}&limit=99")).await?;
         assert_eq!((whole.len(), next), (LISTINGS, None), "{question} from Postgres");
-        assert_eq!(walk(&ada, question, 4).await?, whole, "{question} from Postgres");
+        assert_eq!(walk(&ada, question, 5).await?, whole, "{question} from Postgres");
     }
     market.link(Name::QueryApi, 0, Dependency::OpenSearch)?.mend().await?;
     market.stop().await

@@ -16,7 +16,14 @@ use tokio::sync::Mutex;
 pub struct Redis {
     client: Client,
     config: AsyncConnectionConfig,
-    held: Arc<Mutex<Option<MultiplexedConnection>>>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// How many connections there have been.
+    number: u64,
+    connection: Option<MultiplexedConnection>,
 }
 
 impl std::fmt::Debug for Redis {
@@ -45,28 +52,33 @@ impl Redis {
     where
         Asked: Future<Output = RedisResult<T>>,
     {
-        let connection = self.connection().await?;
+        let (number, connection) = self.connection().await?;
         let answer = question(connection).await;
         if answer.as_ref().is_err_and(is_about_the_connection) {
-            self.give_up().await;
+            let mut held = self.held.lock().await;
+            // Many wait in vain on one connection; the last of them must not give up the one that came after it.
+            if held.number == number {
+                held.connection = None;
+            }
         }
         answer
     }
 
     /// Others who still wait for an answer on it may get it.
     pub async fn give_up(&self) {
-        *self.held.lock().await = None;
+        self.held.lock().await.connection = None;
     }
 
-    async fn connection(&self) -> RedisResult<MultiplexedConnection> {
+    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
         let mut held = self.held.lock().await;
-        if let Some(connection) = &*held {
-            return Ok(connection.clone());
+        if let Some(connection) = &held.connection {
+            return Ok((held.number, connection.clone()));
         }
         // Connecting is rare, and its future is large.
-        let connecting = Box::pin(self.client.get_multiplexed_async_connection_with_config(&self.config));
-        let connection = connecting.await?;
-        Ok(held.insert(connection).clone())
+        let connection = Box::pin(self.client.get_multiplexed_async_connection_with_config(&self.config)).await?;
+        held.number += 1;
+        held.connection = Some(connection.clone());
+        Ok((held.number, connection))
     }
 }
 

@@ -25,6 +25,10 @@ const LOOKS_AT_ONCE: usize = 64;
 /// Aggregates refused one after the other, from which on the broker is taken to refuse everybody.
 const REFUSALS: usize = 10;
 
+/// Rows that are worth a deletion of their own while more are waiting: asking the stream and moving the marks cost the same for
+/// one batch as for several. What is not deleted when the relay dies is found in the stream by its successor, aggregate by aggregate.
+const SETTLE_AT: usize = 2000;
+
 /// What became of one event.
 pub enum Outcome {
     Stored(Stored),
@@ -72,7 +76,9 @@ impl Lane<'_> {
             broker.publish(together, naming).await
         };
         let working = async {
-            self.settle().await?;
+            if self.acknowledged.len() >= SETTLE_AT {
+                self.settle().await?;
+            }
             let mut next = None;
             if ahead {
                 let in_flight: HashSet<AggregateKey> = together.iter().map(|(event, _)| event.key).collect();

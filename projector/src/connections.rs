@@ -12,12 +12,11 @@ use opensearch::{
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
-use service::{redis::Redis, settings::Secret};
+use service::{postgres::that_answer, redis::Redis, settings::Secret};
 use sqlx::{
-    Connection as _, PgConnection, PgPool,
+    PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
 
 use crate::settings::{DatabaseUrl, NatsUrl, OpenSearchUrl, RedisUrl};
 
@@ -37,7 +36,7 @@ const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
 const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
-/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`still_answers`], and the bounds of those who ask.
+/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`that_answer`], and the bounds of those who ask.
 const STATEMENT_WITHIN: &str = "10s";
 /// No free connection, or no server, for this long: the store is away.
 const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
@@ -89,18 +88,8 @@ pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
     // The error would show the URL, here and below.
     let options = PgConnectOptions::from_str(url.expose()).map_err(|_| anyhow::anyhow!("DATABASE_URL cannot be used"))?;
     let options = options.application_name(NAME).options([("statement_timeout", STATEMENT_WITHIN)]);
-    Ok(PgPoolOptions::new()
-        .max_connections(DATABASE_CONNECTIONS)
-        .acquire_timeout(DATABASE_CONNECTS_WITHIN)
-        .after_release(|connection, _| Box::pin(still_answers(connection)))
-        .connect_lazy_with(options))
-}
-
-/// Whether a connection may go back to its pool. sqlx asks that too, but without a bound: a question to a server that is gone
-/// would keep its place in the pool for as long as TCP waits.
-async fn still_answers(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    timeout(DATABASE_RECOVERS_WITHIN, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-    Ok(true)
+    let pool = PgPoolOptions::new().max_connections(DATABASE_CONNECTIONS).acquire_timeout(DATABASE_CONNECTS_WITHIN);
+    Ok(that_answer(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
 }
 
 /// Connects when it is first used, and again after each failure.

@@ -4,9 +4,9 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use service::metrics::{Errors, Queries};
+use service::postgres::that_answer;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool};
-use tokio::time::timeout;
+use sqlx::PgPool;
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
@@ -43,9 +43,8 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .min_connections(KEPT_OPEN.min(connections))
-            .acquire_timeout(ACQUIRE_WITHIN)
-            .after_release(|connection, _| Box::pin(still_answers(connection)))
-            .connect_lazy_with(options);
+            .acquire_timeout(ACQUIRE_WITHIN);
+        let pool = that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
         Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, ANSWER_WITHIN, errors), queries })
     }
 
@@ -62,13 +61,6 @@ impl Database {
     pub async fn ping(&self) -> sqlx::Result<()> {
         sqlx::query!("select 1 as one").fetch_one(&self.pool).await.map(drop)
     }
-}
-
-/// Whether a connection may go back to its pool. sqlx asks that too, but without a bound: a question to a server that is gone
-/// would keep its place in the pool for as long as TCP waits.
-async fn still_answers(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    timeout(RECOVERS_WITHIN, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-    Ok(true)
 }
 
 /// SQLSTATE classes that are about the server; all others are about the statement.

@@ -18,6 +18,8 @@ pub mod problem;
 pub mod serve;
 
 // 4. It asks a server that may come and go.
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 

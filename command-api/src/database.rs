@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
+use service::postgres::that_answer;
 use service::problem::Kind;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use tracing::debug;
 
-use crate::refusal::Repeatable;
+use crate::refusal::{Refused, Repeatable};
 
 /// A command that finds no free connection within this time is one too many.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(3);
@@ -24,8 +26,9 @@ const BATCH_CONNECTIONS: u32 = 4;
 /// Kept open, so that the first commands after a start or a quiet hour do not wait for them.
 const KEPT_OPEN: u32 = 2;
 
-/// A connection that was used within this time is believed to work: asking would be a second round trip for every command.
-const RECENT: Duration = Duration::from_secs(1);
+/// A connection on which a command was given up, and which says nothing for this long, is not used again: by then Postgres has
+/// ended the statement, if there still is one.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A lost race is run again this often.
 const RACES: usize = 3;
@@ -51,15 +54,11 @@ impl Database {
                 ("statement_timeout", statement_timeout),
                 ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
             ]);
-            PgPoolOptions::new()
+            let pool = PgPoolOptions::new()
                 .min_connections(KEPT_OPEN.min(connections))
                 .max_connections(connections)
-                .acquire_timeout(ACQUIRE_WITHIN)
-                .test_before_acquire(false)
-                .before_acquire(|connection, used| {
-                    Box::pin(async move { Ok(used.idle_for < RECENT || connection.ping().await.is_ok()) })
-                })
-                .connect_lazy_with(options)
+                .acquire_timeout(ACQUIRE_WITHIN);
+            that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options)
         };
         Self { single: pool(connections, SINGLE_STATEMENT), batch: pool(BATCH_CONNECTIONS, BATCH_STATEMENT) }
     }
@@ -96,6 +95,25 @@ async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static,
 /// From here on the outcome may be unknown: a connection that breaks while committing tells nothing.
 pub async fn commit(transaction: Transaction<'static, Postgres>) -> Result<(), Failure> {
     transaction.commit().await.map_err(Failure::while_committing)
+}
+
+/// Ends a transaction before anyone is told of its outcome: commits what was done, takes back what was refused.
+///
+/// A transaction that is only dropped is taken back a moment later. Until then the lock of its idempotency key is held, and the
+/// next request with that key would be told that the last one still runs.
+pub async fn end<T, E: From<Refused>>(transaction: Transaction<'static, Postgres>, outcome: Result<T, E>) -> Result<T, E> {
+    match outcome {
+        Ok(done) => {
+            commit(transaction).await.map_err(Refused::from)?;
+            Ok(done)
+        }
+        Err(refused) => {
+            if let Err(error) = transaction.rollback().await {
+                debug!(error = %error, "The connection broke before its transaction was taken back: {error}");
+            }
+            Err(refused)
+        }
+    }
 }
 
 /// What a failure means for the command that met it.

@@ -27,6 +27,7 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let (ada, bob) = (market.seller("ada")?, market.seller("bob")?);
     let draft = a_listing().with_stock(5).0;
+    let other = a_listing().titled("Something else").0;
 
     let first = posts(&ada, LISTINGS, "\"order-1\"", &draft).await?.expect(201)?;
     assert_eq!(first.header("idempotency-replayed"), None);
@@ -41,8 +42,14 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
         assert_eq!(again.header(name), first.header(name), "{name}");
     }
 
+    // An answer is the end of its request: nothing of it is in the way of the next.
+    for _ in 0..20 {
+        posts(&ada, LISTINGS, "order-1", &draft).await?.expect(201)?;
+        posts(&ada, LISTINGS, "order-1", &json!({ "title": "" })).await?.expect_problem(422, "invalid")?;
+        posts(&ada, LISTINGS, "order-1", &other).await?.expect_problem(422, "idempotency-mismatch")?;
+    }
+
     // Another body is another request; another caller, and another route, has keys of its own.
-    let other = a_listing().titled("Something else").0;
     posts(&ada, LISTINGS, "order-1", &other).await?.expect_problem(422, "idempotency-mismatch")?;
     let of_bob = posts(&bob, LISTINGS, "order-1", &draft).await?.expect(201)?;
     assert_ne!(of_bob.value()?["id"], first.value()?["id"]);

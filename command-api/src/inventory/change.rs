@@ -88,17 +88,26 @@ async fn attempt(
     request: &Request<'_>,
     decide: impl Fn(&Stock) -> Decided + Send + Sync,
 ) -> Result<(Done<Stock>, bool), StockRefused> {
-    let now = app.clock.now();
     let mut tx = app.database.begin(request.deadline).await.map_err(Refused::from)?;
+    let outcome = decide_and_write(&mut tx, caller, request, decide, app.clock.now()).await;
+    database::end(tx, outcome).await
+}
 
-    if let Some(first) = idempotency::first_answer(&mut tx, request.keyed).await? {
+async fn decide_and_write(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    request: &Request<'_>,
+    decide: impl Fn(&Stock) -> Decided + Send + Sync,
+    now: DateTime<Utc>,
+) -> Result<(Done<Stock>, bool), StockRefused> {
+    if let Some(first) = idempotency::first_answer(tx, request.keyed).await? {
         return Ok((first, false));
     }
-    let before = lock_stock(&mut tx, request.variant).await?.ok_or(Refused::NotFound)?;
-    must_own(&mut tx, caller, &before).await?;
+    let before = lock_stock(tx, request.variant).await?.ok_or(Refused::NotFound)?;
+    must_own(tx, caller, &before).await?;
     precondition::check(request.expected, before.version)?;
     let Some((stock, change)) = decide(&before)? else {
-        let listing = listing_of(&mut tx, &before).await?;
+        let listing = listing_of(tx, &before).await?;
         return Ok((Done::now(before.clone(), token(&before, &listing)), false));
     };
 
@@ -107,20 +116,19 @@ async fn attempt(
     facts.stock(change, stock.clone());
     let listing = if crosses_zero(&before, &stock) {
         // A statement of its own: what the lock waited for is seen only by what is read after it (PROTOCOL W2).
-        let listing = lock_listing(&mut tx, stock.listing_id).await?.ok_or(Refused::NotFound)?;
+        let listing = lock_listing(tx, stock.listing_id).await?.ok_or(Refused::NotFound)?;
         let listing = with_availability(listing, stock.variant_id, stock.available() > 0, now);
         let change = ListingChange::AvailabilityChanged { variant_id: stock.variant_id, available: stock.available() > 0 };
         facts.listing(change, listing.clone());
         listing
     } else {
-        listing_of(&mut tx, &stock).await?
+        listing_of(tx, &stock).await?
     };
 
     let token = token(&stock, &listing);
-    journal::write(&mut tx, &facts, caller, now).await?;
+    journal::write(tx, &facts, caller, now).await?;
     let kept = (AggregateKey::stock(stock.variant_id), stock.version);
-    idempotency::keep(&mut tx, request.keyed, StatusCode::CREATED, kept, &token).await?;
-    database::commit(tx).await.map_err(Refused::from)?;
+    idempotency::keep(tx, request.keyed, StatusCode::CREATED, kept, &token).await?;
     Ok((Done::now(stock, token), true))
 }
 

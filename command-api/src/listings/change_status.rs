@@ -8,6 +8,7 @@ use events::{AggregateKey, ListingId};
 use http::StatusCode;
 use service::http::IfMatch;
 use service::problem::{Kind, Refusal};
+use sqlx::PgConnection;
 use tracing::info;
 
 use super::rows::lock_listing;
@@ -84,15 +85,23 @@ pub async fn change_status(app: &App, caller: &Caller, command: &ChangeStatus) -
 
 /// Lock, decide, write: one transaction.
 async fn attempt(app: &App, caller: &Caller, command: &ChangeStatus) -> Result<Done<Listing>, ChangeStatusRefused> {
-    let now = app.clock.now();
-    let keyed = command.keyed.as_ref();
     let mut tx = app.database.begin(DEADLINE).await.map_err(Refused::from)?;
+    let outcome = decide_and_write(&mut tx, caller, command, app.clock.now()).await;
+    database::end(tx, outcome).await
+}
 
-    if let Some(first) = idempotency::first_answer(&mut tx, keyed).await? {
+async fn decide_and_write(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    command: &ChangeStatus,
+    now: DateTime<Utc>,
+) -> Result<Done<Listing>, ChangeStatusRefused> {
+    let keyed = command.keyed.as_ref();
+    if let Some(first) = idempotency::first_answer(tx, keyed).await? {
         return Ok(first);
     }
     precondition::require(command.expected.as_ref())?;
-    let listing = lock_listing(&mut tx, command.listing).await?.ok_or(Refused::NotFound)?;
+    let listing = lock_listing(tx, command.listing).await?.ok_or(Refused::NotFound)?;
     caller.must_own(&listing)?;
     precondition::check(command.expected.as_ref(), listing.version)?;
     let (listing, change) = decide(listing, command.verb, now)?;
@@ -100,9 +109,8 @@ async fn attempt(app: &App, caller: &Caller, command: &ChangeStatus) -> Result<D
     let mut facts = Facts::default();
     facts.listing(change, listing.clone());
     let token = facts.token();
-    journal::write(&mut tx, &facts, caller, now).await?;
-    idempotency::keep(&mut tx, keyed, StatusCode::OK, (AggregateKey::listing(listing.id), listing.version), &token).await?;
-    database::commit(tx).await.map_err(Refused::from)?;
+    journal::write(tx, &facts, caller, now).await?;
+    idempotency::keep(tx, keyed, StatusCode::OK, (AggregateKey::listing(listing.id), listing.version), &token).await?;
     Ok(Done::now(listing, token))
 }
 

@@ -8,6 +8,7 @@ use events::stock::{Stock, StockChange};
 use events::{AggregateKey, ImageId, ListingId, UserId, VariantId};
 use http::StatusCode;
 use service::problem::{Fault, Kind, Refusal};
+use sqlx::PgConnection;
 use tracing::info;
 
 use super::content::{Content, ImageLink, Opening, VariantSpec};
@@ -114,20 +115,28 @@ async fn at_once(app: &App, caller: &Caller, command: CreateListing) -> Result<D
 }
 
 async fn once(app: &App, caller: &Caller, command: CreateListing, keyed: &Keyed) -> Result<Done<Listing>, CreateRefused> {
-    let now = app.clock.now();
     let mut tx = app.database.begin(DEADLINE).await.map_err(Refused::from)?;
+    let outcome = decide_and_write(&mut tx, caller, command, keyed, app.clock.now()).await;
+    database::end(tx, outcome).await
+}
 
-    if let Some(first) = idempotency::first_answer(&mut tx, Some(keyed)).await? {
+async fn decide_and_write(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    command: CreateListing,
+    keyed: &Keyed,
+    now: DateTime<Utc>,
+) -> Result<Done<Listing>, CreateRefused> {
+    if let Some(first) = idempotency::first_answer(tx, Some(keyed)).await? {
         return Ok(first);
     }
     let seller = command.seller(caller)?;
     let (Held { listing, .. }, facts) = open(command, ListingId::new(), seller, now, VariantId::new);
 
     let token = facts.token();
-    journal::write(&mut tx, &facts, caller, now).await?;
+    journal::write(tx, &facts, caller, now).await?;
     let kept = (AggregateKey::listing(listing.id), listing.version);
-    idempotency::keep(&mut tx, Some(keyed), StatusCode::CREATED, kept, &token).await?;
-    database::commit(tx).await.map_err(Refused::from)?;
+    idempotency::keep(tx, Some(keyed), StatusCode::CREATED, kept, &token).await?;
     Ok(Done::now(listing, token))
 }
 

@@ -10,6 +10,7 @@ mod a_listing_is_found;
 mod a_retry_changes_nothing;
 mod a_stop_loses_nothing;
 mod any_order;
+mod commands_come_back;
 mod dead_letters;
 mod harness;
 mod hostile_questions;

@@ -4,7 +4,7 @@
 //! vanished, and for good when its server has become a replica that writes nothing. Here whoever finds a connection useless
 //! gives it up, and the next question gets a new one.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -16,14 +16,15 @@ use tokio::sync::Mutex;
 pub struct Redis {
     client: Client,
     config: AsyncConnectionConfig,
-    held: Arc<Mutex<Held>>,
+    held: Arc<RwLock<Option<Held>>>,
+    /// How many connections there have been. One is made at a time, for all who wait for it.
+    made: Arc<Mutex<u64>>,
 }
 
-#[derive(Default)]
+#[derive(Clone)]
 struct Held {
-    /// How many connections there have been.
     number: u64,
-    connection: Option<MultiplexedConnection>,
+    connection: MultiplexedConnection,
 }
 
 impl std::fmt::Debug for Redis {
@@ -41,7 +42,7 @@ impl Redis {
     pub fn new(url: &str, connects_within: Duration, answers_within: Duration) -> RedisResult<Self> {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(connects_within)).set_response_timeout(Some(answers_within));
-        Ok(Self { client: Client::open(url)?, config, held: Arc::default() })
+        Ok(Self { client: Client::open(url)?, config, held: Arc::default(), made: Arc::default() })
     }
 
     /// Asks something, and gives the connection up if another may fare better.
@@ -52,33 +53,43 @@ impl Redis {
     where
         Asked: Future<Output = RedisResult<T>>,
     {
-        let (number, connection) = self.connection().await?;
+        let Held { number, connection } = match self.held() {
+            Some(held) => held,
+            // Rare, and large.
+            None => Box::pin(self.connect()).await?,
+        };
         let answer = question(connection).await;
         if answer.as_ref().is_err_and(is_about_the_connection) {
-            let mut held = self.held.lock().await;
             // Many wait in vain on one connection; the last of them must not give up the one that came after it.
-            if held.number == number {
-                held.connection = None;
-            }
+            self.replace(|held| held.filter(|held| held.number != number));
         }
         answer
     }
 
     /// Others who still wait for an answer on it may get it.
-    pub async fn give_up(&self) {
-        self.held.lock().await.connection = None;
+    pub fn give_up(&self) {
+        self.replace(|_| None);
     }
 
-    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
-        let mut held = self.held.lock().await;
-        if let Some(connection) = &held.connection {
-            return Ok((held.number, connection.clone()));
+    fn held(&self) -> Option<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, next: impl FnOnce(Option<Held>) -> Option<Held>) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        *held = next(held.take());
+    }
+
+    async fn connect(&self) -> RedisResult<Held> {
+        let mut made = self.made.lock().await;
+        if let Some(held) = self.held() {
+            return Ok(held);
         }
-        // Connecting is rare, and its future is large.
-        let connection = Box::pin(self.client.get_multiplexed_async_connection_with_config(&self.config)).await?;
-        held.number += 1;
-        held.connection = Some(connection.clone());
-        Ok((held.number, connection))
+        let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        *made += 1;
+        let held = Held { number: *made, connection };
+        self.replace(|_| Some(held.clone()));
+        Ok(held)
     }
 }
 

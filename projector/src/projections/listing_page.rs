@@ -70,7 +70,7 @@ impl Projection for ListingPage {
         let judged = judge(results);
         if judged.is_err() {
             // It may be a replica by now, while another server has its name.
-            self.redis.give_up().await;
+            self.redis.give_up();
         }
         judged
     }

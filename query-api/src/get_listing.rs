@@ -84,7 +84,7 @@ pub(crate) async fn read_page(
     wanted: u64,
     consistency: &Consistency,
 ) -> Result<(Arc<Page>, Freshness), GetListingError> {
-    if let Some(page) = app.pages.get(id, wanted).await {
+    if let Some(page) = app.pages.get(id, wanted) {
         return Ok((page, Freshness::Fresh));
     }
     // On the heap, and only now: what may ask three stores is thousands of bytes, which every layer above would move.

@@ -98,7 +98,7 @@ async fn hear(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result
         let delivered = message.info().map_err(|error| anyhow::anyhow!("{error}"))?.consumer_sequence;
         ensure!(delivered == count, "message {count} of the consumer is missing");
         if let Some((id, version)) = changed(&message) {
-            pages.raise_floor(id, version).await;
+            pages.raise_floor(id, version);
         }
     }
     anyhow::bail!("the consumer ended")

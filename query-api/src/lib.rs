@@ -17,6 +17,7 @@ pub mod consistency;
 pub mod invalidations;
 pub mod page;
 pub mod page_cache;
+pub mod recent;
 
 // 4. The stores, any of which may be away.
 pub mod breaker;

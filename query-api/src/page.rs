@@ -36,16 +36,13 @@ impl Page {
         }
     }
 
-    /// What a page weighs in memory, in bytes.
+    /// What a page weighs in memory, in bytes, without what is around its body.
     #[must_use]
-    pub fn weight(&self) -> u32 {
-        /// Key, counters and pointers around a body; about.
-        const AROUND: usize = 256;
-        let body = match self {
+    pub fn weight(&self) -> u64 {
+        match self {
             Self::Gone { .. } => 0,
-            Self::Present(page) => page.body.len(),
-        };
-        u32::try_from(AROUND + body).unwrap_or(u32::MAX)
+            Self::Present(page) => page.body.len() as u64,
+        }
     }
 
     /// Renders a listing that Postgres gave, in the bytes that the projector would have written.

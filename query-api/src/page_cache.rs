@@ -9,21 +9,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use events::ListingId;
-use moka::future::Cache;
-use moka::policy::EvictionPolicy;
 use prometheus_client::metrics::counter::Counter;
+use quick_cache::sync::Cache;
 
 use crate::dependency::Unanswered;
 use crate::page::Page;
+use crate::recent::Recent;
 
 /// How old a page may be if no event has told otherwise.
 const PAGE_LIVES: Duration = Duration::from_secs(1);
-/// All pages together, in bytes.
+/// All pages together, and one of them, in bytes.
 const PAGES_WEIGH: u64 = 64 * 1024 * 1024;
-/// A store that is further behind than this shows old pages to everyone anyway.
-const FLOOR_LIVES: Duration = Duration::from_mins(1);
+const PAGE_WEIGHS: u64 = 4 * 1024;
 /// A flood of events pushes out the oldest floors; the pages they guarded still live for a second only.
-const FLOORS: u64 = 200_000;
+const FLOORS: usize = 200_000;
 
 /// Odd while events are heard of. Each change of it leaves the pages of before behind, and the loads that began before.
 type Epoch = u32;
@@ -37,7 +36,7 @@ pub struct Lookups {
 
 #[derive(Debug)]
 pub struct PageCache {
-    pages: Cache<(Epoch, ListingId), Arc<Page>>,
+    pages: Recent<(Epoch, ListingId), Arc<Page>, Arc<Unanswered>>,
     floors: Cache<ListingId, u64>,
     epoch: AtomicU32,
     enabled: bool,
@@ -47,27 +46,18 @@ pub struct PageCache {
 impl PageCache {
     #[must_use]
     pub fn new(enabled: bool, lookups: Lookups) -> Self {
-        let pages = Cache::builder()
-            .max_capacity(PAGES_WEIGH)
-            .weigher(|_: &(Epoch, ListingId), page: &Arc<Page>| page.weight())
-            .time_to_live(PAGE_LIVES)
-            .build();
-        let floors =
-            Cache::builder().max_capacity(FLOORS).eviction_policy(EvictionPolicy::lru()).time_to_live(FLOOR_LIVES).build();
-        Self { pages, floors, epoch: AtomicU32::new(0), enabled, lookups }
+        Self {
+            pages: Recent::new(PAGES_WEIGH, PAGE_WEIGHS, PAGE_LIVES),
+            floors: Cache::new(FLOORS),
+            epoch: AtomicU32::new(0),
+            enabled,
+            lookups,
+        }
     }
 
     /// The page, if it is held and at least of version `wanted`.
-    pub async fn get(&self, id: ListingId, wanted: u64) -> Option<Arc<Page>> {
-        let key = (self.listening()?, id);
-        let held = match self.pages.get(&key).await {
-            Some(page) if page.version() < wanted => None,
-            Some(page) if page.version() < self.floor(id).await => {
-                self.pages.invalidate(&key).await;
-                None
-            }
-            held => held,
-        };
+    pub fn get(&self, id: ListingId, wanted: u64) -> Option<Arc<Page>> {
+        let held = self.pages.get(&(self.listening()?, id)).filter(|page| page.version() >= wanted);
         match held {
             Some(_) => self.lookups.hits.inc(),
             None => self.lookups.misses.inc(),
@@ -81,22 +71,31 @@ impl PageCache {
         id: ListingId,
         load: impl Future<Output = Result<Page, Unanswered>>,
     ) -> Result<Arc<Page>, Arc<Unanswered>> {
+        let load = async { load.await.map(Arc::new).map_err(Arc::new) };
         let Some(epoch) = self.listening() else {
-            return load.await.map(Arc::new).map_err(Arc::new);
+            return load.await;
         };
         let key = (epoch, id);
-        let page = self.pages.try_get_with(key, async { load.await.map(Arc::new) }).await?;
-        if page.version() < self.floor(id).await {
+        let (page, _) = self.pages.get_or_load(&key, load, |page| page.weight()).await;
+        let page = page?;
+        if page.version() < self.floor(id) {
             // Served, because the store has nothing newer; but the next reader asks again.
-            self.pages.invalidate(&key).await;
+            self.pages.forget(&key);
         }
         Ok(page)
     }
 
     /// An event of this listing made this version.
-    pub async fn raise_floor(&self, id: ListingId, version: u64) {
-        if self.floor(id).await < version {
-            self.floors.insert(id, version).await;
+    pub fn raise_floor(&self, id: ListingId, version: u64) {
+        if self.floor(id) < version {
+            self.floors.insert(id, version);
+        }
+        // After the floor: a load that ends in between sees it.
+        if let Some(epoch) = self.listening() {
+            let key = (epoch, id);
+            if self.pages.get(&key).is_none_or(|page| page.version() < version) {
+                self.pages.forget(&key);
+            }
         }
     }
 
@@ -127,8 +126,8 @@ impl PageCache {
         (self.enabled && is_listening(epoch)).then_some(epoch)
     }
 
-    async fn floor(&self, id: ListingId) -> u64 {
-        self.floors.get(&id).await.unwrap_or(0)
+    fn floor(&self, id: ListingId) -> u64 {
+        self.floors.get(&id).unwrap_or(0)
     }
 }
 
@@ -164,30 +163,30 @@ mod tests {
         };
         let (one, two) = tokio::join!(ask(), ask());
         assert_eq!((one.unwrap().version(), two.unwrap().version(), loads.into_inner()), (1, 1, 1));
-        assert_eq!(cache.get(id, 0).await.unwrap().version(), 1);
+        assert_eq!(cache.get(id, 0).unwrap().version(), 1);
     }
 
     #[tokio::test]
     async fn a_page_below_the_floor_is_not_served_from_here() {
         let (cache, id) = (cache(), ListingId::new());
         load(&cache, id, 1).await;
-        cache.raise_floor(id, 2).await;
-        assert!(cache.get(id, 0).await.is_none());
+        cache.raise_floor(id, 2);
+        assert!(cache.get(id, 0).is_none());
 
         assert_eq!(load(&cache, id, 1).await, 1, "the store is behind: served");
-        assert!(cache.get(id, 0).await.is_none(), "but not kept");
+        assert!(cache.get(id, 0).is_none(), "but not kept");
 
         load(&cache, id, 2).await;
-        cache.raise_floor(id, 1).await;
-        assert_eq!(cache.get(id, 0).await.unwrap().version(), 2, "an old event lowers nothing");
+        cache.raise_floor(id, 1);
+        assert_eq!(cache.get(id, 0).unwrap().version(), 2, "an old event lowers nothing");
     }
 
     #[tokio::test]
     async fn a_reader_who_has_seen_more_gets_no_older_page() {
         let (cache, id) = (cache(), ListingId::new());
         load(&cache, id, 3).await;
-        assert!(cache.get(id, 4).await.is_none());
-        assert!(cache.get(id, 3).await.is_some());
+        assert!(cache.get(id, 4).is_none());
+        assert!(cache.get(id, 3).is_some());
     }
 
     #[tokio::test]
@@ -195,12 +194,12 @@ mod tests {
         let (cache, id) = (cache(), ListingId::new());
         load(&cache, id, 1).await;
         cache.events_are_lost();
-        assert!(cache.get(id, 0).await.is_none());
+        assert!(cache.get(id, 0).is_none());
         load(&cache, id, 1).await;
         cache.events_are_heard();
-        assert!(cache.get(id, 0).await.is_none(), "neither what was held before nor what was loaded meanwhile");
+        assert!(cache.get(id, 0).is_none(), "neither what was held before nor what was loaded meanwhile");
         load(&cache, id, 2).await;
-        assert!(cache.get(id, 0).await.is_some());
+        assert!(cache.get(id, 0).is_some());
     }
 
     #[tokio::test]
@@ -212,7 +211,7 @@ mod tests {
             Ok(Page::Gone { version: 1 })
         });
         assert_eq!(outcome.await.unwrap().version(), 1);
-        assert!(cache.get(id, 0).await.is_none());
+        assert!(cache.get(id, 0).is_none());
     }
 
     #[tokio::test]

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use moka::future::Cache;
 use service::problem::Problem;
 
 use crate::consistency::Freshness;
 use crate::page_cache::Lookups;
+use crate::recent::Recent;
 
 /// No longer than the index takes to show a new document.
 const ANSWERS_LIVE: Duration = Duration::from_secs(1);
-/// All answers and their questions together, in bytes.
+/// All answers and their questions together, and one of them, in bytes.
 const ANSWERS_WEIGH: u64 = 64 * 1024 * 1024;
+const ANSWER_WEIGHS: u64 = 16 * 1024;
 
 /// A page as it is sent.
 #[derive(Debug)]
@@ -27,15 +28,14 @@ pub struct Answer {
 
 #[derive(Debug)]
 pub struct SharedAnswers {
-    answers: Cache<String, Arc<Answer>>,
+    answers: Recent<String, Arc<Answer>, Problem>,
     lookups: Lookups,
 }
 
 impl SharedAnswers {
     #[must_use]
     pub fn new(lookups: Lookups) -> Self {
-        let weigh = |question: &String, answer: &Arc<Answer>| (question.len() + answer.body.len()).try_into().unwrap_or(u32::MAX);
-        let answers = Cache::builder().max_capacity(ANSWERS_WEIGH).weigher(weigh).time_to_live(ANSWERS_LIVE).build();
+        let answers = Recent::new(ANSWERS_WEIGH, ANSWER_WEIGHS, ANSWERS_LIVE);
         Self { answers, lookups }
     }
 
@@ -45,14 +45,11 @@ impl SharedAnswers {
         question: &str,
         look: impl Future<Output = Result<Arc<Answer>, Problem>>,
     ) -> Result<Arc<Answer>, Problem> {
-        let entry = self.answers.entry_by_ref(question).or_try_insert_with(look).await;
-        let entry = entry.map_err(|problem: Arc<Problem>| (*problem).clone())?;
-        if entry.is_fresh() {
-            self.lookups.misses.inc()
-        } else {
-            self.lookups.hits.inc()
-        };
-        Ok(entry.into_value())
+        let weigh = |answer: &Arc<Answer>| (question.len() + answer.body.len()) as u64;
+        let (answer, is_new) = self.answers.get_or_load(question, look, weigh).await;
+        let answer = answer?;
+        if is_new { self.lookups.misses.inc() } else { self.lookups.hits.inc() };
+        Ok(answer)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Algorithm, Validation};
-use moka::future::Cache;
+use quick_cache::sync::Cache;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 const TOKEN_LIMIT: usize = 8 * 1024;
 
 /// Checking a signature costs 76 µs, looking it up one. At about 150 bytes each this is a few megabytes.
-const REMEMBERED: u64 = 20_000;
+const REMEMBERED: usize = 20_000;
 
 /// How far the clock of whoever signs may be ahead of ours. A token that has expired is granted nothing.
 const CLOCK_AHEAD: TimeDelta = TimeDelta::seconds(30);
@@ -96,15 +96,15 @@ impl Verifier {
             return Err(BearerError::Refused("it is too long"));
         }
         let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some(believed) = self.0.believed.get(&digest).await {
+        if let Some(believed) = self.0.believed.get(&digest) {
             if believed.expires <= self.0.clock.now() {
-                self.0.believed.invalidate(&digest).await;
+                self.0.believed.remove(&digest);
                 return Err(BearerError::Refused("it has expired"));
             }
             return Ok(believed.caller);
         }
         let believed = self.check(token).await?;
-        self.0.believed.insert(digest, believed).await;
+        self.0.believed.insert(digest, believed);
         Ok(believed.caller)
     }
 

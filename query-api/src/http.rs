@@ -61,13 +61,12 @@ pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
 }
 
 fn api() -> OpenApiRouter<App> {
-    let routes = OpenApiRouter::new()
+    OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(listings::get_listing).layer(deadline(GET)))
         .routes(routes!(search::search_listings).layer(deadline(SEARCH)))
         .routes(routes!(search::search).layer(deadline(SEARCH)))
         .routes(routes!(listings::list_listings).layer(deadline(LIST)))
-        .routes(routes!(stock::get_stock).layer(deadline(STOCK)));
-    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", routes)
+        .routes(routes!(stock::get_stock).layer(deadline(STOCK)))
 }
 
 /// The OpenAPI document that `/openapi.json` serves.

@@ -18,10 +18,8 @@ mod preference;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use axum::extract::DefaultBodyLimit;
-use axum::{Router, middleware};
+use axum::Router;
 use tower::ServiceBuilder;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -37,6 +35,7 @@ pub use parameters::{Parameters, Query};
 pub use path::Path;
 pub use preference::{IdempotencyKey, Prefer};
 
+use self::observe::Observe;
 use crate::ops::Lifecycle;
 use crate::problem::{Kind, Problem};
 
@@ -46,9 +45,9 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 /// Below this, packing costs more than it saves.
 const WORTH_COMPRESSING: u64 = 1024;
 
-/// Wraps a program's routes with everything that each of them needs. From the outside in: metrics, request id, trace span
-/// and access log; gzip; problems with `instance` and `trace_id`; a panic as a problem; the last-resort deadline; the body
-/// limit. Call it last: a route added afterwards has none of it.
+/// Wraps a program's routes with everything that each of them needs. From the outside in: metrics, request id, trace span,
+/// access log, problems with `instance` and `trace_id`, a panic as a problem, the last-resort deadline; gzip; the body limit.
+/// Call it last: a route added afterwards has none of it.
 pub fn wrap(router: Router, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
     let compressible = DefaultPredicate::new().and(SizeAbove::new(WORTH_COMPRESSING));
     router
@@ -57,9 +56,8 @@ pub fn wrap(router: Router, metrics: HttpMetrics, lifecycle: Lifecycle) -> Route
         // One layer for the router, which boxes each: the first of them is the outermost.
         .layer(
             ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(Arc::new(observe::Observer { metrics, lifecycle }), observe::observe))
+                .layer(Observe::new(metrics, lifecycle))
                 .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible))
-                .layer(middleware::from_fn(observe::answer))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::connect_info::ConnectInfo;
 use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -101,8 +100,8 @@ impl Connections {
         Self { routes, ending: watch::Sender::new(()) }
     }
 
-    fn begin(&self, stream: TcpStream, peer: SocketAddr) {
-        tokio::spawn(converse(stream, peer, self.routes.clone(), self.ending.subscribe()));
+    fn begin(&self, stream: TcpStream) {
+        tokio::spawn(converse(stream, self.routes.clone(), self.ending.subscribe()));
     }
 
     async fn accept_until(&self, listener: &TcpListener, end: impl Future<Output = ()>) {
@@ -113,7 +112,7 @@ impl Connections {
                 biased;
                 () = &mut end => return,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.begin(stream, peer),
+                    Ok((stream, _)) => self.begin(stream),
                     Err(error) => {
                         warn!(error = %error, "Cannot accept a connection: {error}");
                         tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -128,7 +127,7 @@ impl Connections {
     async fn finish(self, listener: TcpListener, grace: Duration) -> anyhow::Result<()> {
         for _ in 0..QUEUE {
             match unconstrained(listener.accept()).now_or_never() {
-                Some(Ok((stream, peer))) => self.begin(stream, peer),
+                Some(Ok((stream, _))) => self.begin(stream),
                 Some(Err(_)) | None => break,
             }
         }
@@ -142,14 +141,13 @@ impl Connections {
 }
 
 /// One connection, from its first request to its last.
-async fn converse(stream: TcpStream, peer: SocketAddr, routes: Router, mut ending: watch::Receiver<()>) {
+async fn converse(stream: TcpStream, routes: Router, mut ending: watch::Receiver<()>) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(error = %error, "Cannot set TCP_NODELAY: {error}");
     }
     let (speaks, mut spoken) = watch::channel(false);
-    let routes = routes.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-        speaks.send_replace(true);
-        request.extensions_mut().insert(ConnectInfo(peer));
+    let routes = routes.map_request(move |request: http::Request<hyper::body::Incoming>| {
+        speaks.send_if_modified(|spoken| !std::mem::replace(spoken, true));
         request.map(axum::body::Body::new)
     });
     let connection = http1::Builder::new()

@@ -11,6 +11,8 @@ use service::problem::Problem;
 use crate::consistency::Freshness;
 use crate::visibility::{Audience, Viewer};
 
+/// Headers of an answer, those of the layers around it too: room for all of them at once.
+const HEADERS: usize = 8;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const STALE: HeaderName = HeaderName::from_static("stale");
 
@@ -49,6 +51,7 @@ impl IntoResponse for Refused {
 pub fn json(body: Bytes, audience: Audience, freshness: Freshness) -> Response {
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, JSON);
     describe(headers, audience, freshness);
     response

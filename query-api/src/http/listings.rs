@@ -21,7 +21,7 @@ use crate::list_listings::{self, List, ListParameters, ListingPage};
 /// Active and sold listings that are not private are for everyone; the rest is for the seller and for admins.
 #[utoipa::path(
     get,
-    path = "/listings/{id}",
+    path = "/api/v1/listings/{id}",
     tag = "listings",
     params(
         ("id" = ListingId, Path, description = "The listing's id"),
@@ -66,7 +66,7 @@ pub async fn get_listing(
 /// their status and visibility; admins see all of anyone's.
 #[utoipa::path(
     get,
-    path = "/listings",
+    path = "/api/v1/listings",
     tag = "listings",
     params(
         FilterParameters,

@@ -25,7 +25,7 @@ use crate::visibility::IN_SEARCH;
 /// filters mean *and*. `attr.<name>=value` filters by an attribute, whose name may be in any case.
 #[utoipa::path(
     get,
-    path = "/listings/search",
+    path = "/api/v1/listings/search",
     tag = "listings",
     params(
         SearchParameters,
@@ -60,7 +60,7 @@ pub async fn search_listings(
 /// The same as `/listings/search`.
 #[utoipa::path(
     get,
-    path = "/search",
+    path = "/api/v1/search",
     tag = "listings",
     params(
         SearchParameters,

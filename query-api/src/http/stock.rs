@@ -19,7 +19,7 @@ use crate::get_stock;
 /// Visible as its listing is.
 #[utoipa::path(
     get,
-    path = "/variants/{id}/stock",
+    path = "/api/v1/variants/{id}/stock",
     tag = "stock",
     params(
         ("id" = VariantId, Path, description = "The variant's id"),

@@ -1,10 +1,14 @@
 //! What is counted of every request.
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use http::Method;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -17,17 +21,54 @@ use crate::problem::{Kind, Problem};
 /// The caller went away before the answer: no status was ever sent, but the request was there.
 const CLIENT_CLOSED: u16 = 499;
 
+/// The label of requests that no route took: their paths are the callers' invention and must not become series.
+const UNMATCHED: &str = "<unmatched>";
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
-    path: String,
+    path: Route,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     method: &'static str,
-    path: String,
+    path: Route,
+}
+
+/// The route that took a request, if there was one. Cloned without copying its path.
+#[derive(Debug, Clone)]
+pub(super) struct Route(Option<MatchedPath>);
+
+impl Route {
+    pub fn of(request: &Request) -> Self {
+        Self(request.extensions().get().cloned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref().map_or(UNMATCHED, MatchedPath::as_str)
+    }
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Route {}
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.as_str().encode(encoder)
+    }
 }
 
 /// Counts requests by route, never by address.
@@ -79,20 +120,19 @@ impl HttpMetrics {
     }
 
     /// A request has come in. It counts as in flight until what is returned is dropped, whatever happens to it.
-    pub(super) fn begin(&self, method: &Method, path: &str) -> InFlight<'_> {
+    pub(super) fn begin(self: &Arc<Self>, method: &Method, path: Route) -> InFlight {
         self.in_flight.inc();
-        InFlight { metrics: self, method: label_of(method), path: path.to_owned(), answered: false }
+        InFlight { metrics: Arc::clone(self), route: RouteLabels { method: label_of(method), path }, answered: false }
     }
 }
 
-pub(super) struct InFlight<'a> {
-    metrics: &'a HttpMetrics,
-    method: &'static str,
-    path: String,
+pub(super) struct InFlight {
+    metrics: Arc<HttpMetrics>,
+    route: RouteLabels,
     answered: bool,
 }
 
-impl InFlight<'_> {
+impl InFlight {
     pub fn answered(mut self, response: &Response, took: Duration) {
         self.answered = true;
         let status = response.status();
@@ -101,27 +141,28 @@ impl InFlight<'_> {
             let kind = response.extensions().get::<Problem>().map_or(Kind::Internal, |problem| problem.kind);
             errors.count("http", kind.slug());
         }
-        let route = RouteLabels { method: self.method, path: self.path.clone() };
-        self.metrics.durations.get_or_create(&route).observe(took.as_secs_f64());
+        let Self { metrics, route, .. } = &self;
+        metrics.durations.get_or_create(route).observe(took.as_secs_f64());
         match response.extensions().get::<Spent>() {
             Some(Spent { passed: true, took, .. }) => {
-                self.metrics.timeouts.get_or_create(&route).inc();
-                self.metrics.timeout_durations.get_or_create(&route).observe(took.as_secs_f64());
+                metrics.timeouts.get_or_create(route).inc();
+                metrics.timeout_durations.get_or_create(route).observe(took.as_secs_f64());
             }
             Some(spent) if spent.is_near() => {
-                self.metrics.near_timeouts.get_or_create(&route).inc();
+                metrics.near_timeouts.get_or_create(route).inc();
             }
             Some(_) | None => {}
         }
     }
 
     fn count(&self, status: u16) {
-        let labels = RequestLabels { method: self.method, path: self.path.clone(), status };
+        let RouteLabels { method, path } = self.route.clone();
+        let labels = RequestLabels { method, path, status };
         self.metrics.requests.get_or_create(&labels).inc();
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.metrics.in_flight.dec();
         if !self.answered {

@@ -1,19 +1,23 @@
-//! The two layers around every request: outside, what is seen of it; inside, what it is answered when it fails.
+//! The layer around every request: what is seen of it, and what it is answered when it fails.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body;
-use axum::extract::{MatchedPath, OriginalUri, Request, State};
-use axum::middleware::Next;
+use axum::body::{self, HttpBody};
+use axum::extract::{OriginalUri, Request};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, StatusCode};
-use tracing::{Instrument as _, field, info, info_span};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field, info, info_span};
 
-use super::metrics::HttpMetrics;
+use super::metrics::{HttpMetrics, Route};
 use super::{RequestId, deadline};
 use crate::ops::Lifecycle;
 use crate::problem::Problem;
@@ -25,95 +29,165 @@ const LAST_RESORT: Duration = Duration::from_secs(30);
 /// What a layer of the framework says of a refused request is shown if it is no longer than this.
 const PLAIN_DETAIL_LIMIT: usize = 1024;
 
-/// The label of requests that no route took: their paths are the callers' invention and must not become series.
-const UNMATCHED: &str = "<unmatched>";
+/// Outermost, so that nothing happens unseen: not a panic, not a deadline, not a caller who went away. Whatever comes out of it
+/// is an answer, and what is not a good one is a problem with its instance and trace id.
+///
+/// A service of its own: axum's `from_fn` boxes each request twice, and this is on the way of every one.
+#[derive(Clone)]
+pub(super) struct Observe(Arc<Observer>);
 
-pub(super) struct Observer {
-    pub metrics: HttpMetrics,
-    pub lifecycle: Lifecycle,
+struct Observer {
+    metrics: Arc<HttpMetrics>,
+    lifecycle: Lifecycle,
 }
 
-/// Outermost, so that nothing happens unseen: not a panic, not a deadline, not a caller who went away.
-pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str).to_owned();
-    let path = path_of(&request);
-    let seen = observer.metrics.begin(&method, &route);
-
-    let id = RequestId::of(request.headers());
-    request.extensions_mut().insert(id.clone());
-
-    let span = info_span!(
-        "request",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
-        http.request.method = %method,
-        http.route = route,
-        url.path = path,
-        request.id = id.as_str(),
-        http.response.status_code = field::Empty,
-        otel.status_code = field::Empty,
-    );
-    let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    telemetry::set_parent(&span, parent);
-
-    let mut response = next.run(request).instrument(span.clone()).await;
-    if response.status() == StatusCode::NOT_ACCEPTABLE {
-        // Compression says so outside of `answer`, and says nothing more.
-        response = span.in_scope(|| not_acceptable(&path));
+impl Observe {
+    pub fn new(metrics: HttpMetrics, lifecycle: Lifecycle) -> Self {
+        Self(Arc::new(Observer { metrics: Arc::new(metrics), lifecycle }))
     }
-
-    let status = response.status();
-    let took = started.elapsed();
-    span.record("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
-        span.record("otel.status_code", "ERROR");
-    }
-    span.in_scope(|| {
-        info!(
-            target: "access",
-            duration_ms = took.as_secs_f64() * 1e3,
-            http.request.method = %method,
-            http.route = route,
-            url.path = path,
-            http.response.status_code = status.as_u16(),
-            request.id = id.as_str(),
-            "Answered {method} {path} with {}", status.as_u16()
-        );
-    });
-    seen.answered(&response, took);
-
-    response.headers_mut().insert(RequestId::NAME, id.header());
-    if observer.lifecycle.is_draining() {
-        // A caller who keeps the connection could send the next request at the very moment at which it is closed.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
-/// Innermost: whatever comes out of a route is an answer, and what is not a good one is a problem with its instance and
-/// trace id.
-pub(super) async fn answer(request: Request, next: Next) -> Response {
-    let path = path_of(&request);
-    let work = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let response = match tokio::time::timeout(LAST_RESORT, work).await {
-        Ok(Ok(response)) => response,
-        // The panic hook has logged it.
-        Ok(Err(_)) => Problem::internal().into_response(),
-        Err(_) => deadline::passed(LAST_RESORT).into_response(),
-    };
-    finish(response, &path).await
+impl<S> Layer<S> for Observe {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed { inner, observer: Arc::clone(&self.0) }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Observed<S> {
+    inner: S,
+    observer: Arc<Observer>,
+}
+
+impl<S, B> Service<Request> for Observed<S>
+where
+    S: Service<Request, Response = http::Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let asked = Asked::of(&mut request);
+        let seen = self.observer.metrics.begin(&asked.method, asked.route.clone());
+        let span = asked.span(&request);
+        let work = AssertUnwindSafe(span.in_scope(|| self.inner.call(request))).catch_unwind();
+        let observer = Arc::clone(&self.observer);
+        Box::pin(async move {
+            let answering = async {
+                let response = match tokio::time::timeout(LAST_RESORT, work).await {
+                    Ok(Ok(Ok(response))) => response.map(axum::body::Body::new),
+                    Ok(Ok(Err(never))) => match never {},
+                    // The panic hook has logged it.
+                    Ok(Err(_)) => Problem::internal().into_response(),
+                    Err(_) => deadline::passed(LAST_RESORT).into_response(),
+                };
+                finish(response, &asked.uri).await
+            };
+            let mut response = answering.instrument(span.clone()).await;
+            let took = asked.came.elapsed();
+            asked.log(&span, response.status(), took);
+            seen.answered(&response, took);
+            response.headers_mut().insert(RequestId::NAME, asked.id.header());
+            if observer.lifecycle.is_draining() {
+                // A caller who keeps the connection could send the next request at the very moment at which it is closed.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// What is remembered of a request while it is answered.
+struct Asked {
+    came: Instant,
+    method: Method,
+    route: Route,
+    /// As the caller sent it, also where a router is nested in another.
+    uri: Uri,
+    id: RequestId,
+}
+
+impl Asked {
+    fn of(request: &mut Request) -> Self {
+        let id = RequestId::of(request.headers());
+        request.extensions_mut().insert(id.clone());
+        let sent = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri(), |original| &original.0);
+        Self { came: Instant::now(), method: request.method().clone(), route: Route::of(request), uri: sent.clone(), id }
+    }
+
+    /// Its fields are for those who collect traces; lines show its ids only.
+    fn span(&self, request: &Request) -> Span {
+        let span = if telemetry::are_traces_exported() {
+            let Self { method, route, .. } = self;
+            let route = route.as_str();
+            info_span!(
+                "request",
+                otel.name = format!("{method} {route}"),
+                otel.kind = "server",
+                http.request.method = %method,
+                http.route = route,
+                url.path = self.uri.path(),
+                request.id = self.id.as_str(),
+                http.response.status_code = field::Empty,
+                otel.status_code = field::Empty,
+            )
+        } else {
+            info_span!("request")
+        };
+        let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        telemetry::set_parent(&span, parent);
+        span
+    }
+
+    fn log(&self, span: &Span, status: StatusCode, took: Duration) {
+        let Self { method, route, uri, id, .. } = self;
+        let path = uri.path();
+        span.record("http.response.status_code", status.as_u16());
+        if status.is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
+        span.in_scope(|| {
+            info!(
+                target: "access",
+                duration_ms = took.as_secs_f64() * 1e3,
+                http.request.method = %method,
+                http.route = route.as_str(),
+                url.path = path,
+                http.response.status_code = status.as_u16(),
+                request.id = id.as_str(),
+                "Answered {method} {path} with {}", status.as_u16()
+            );
+        });
+    }
 }
 
 /// Completes a problem, and makes one of a bare error that some layer of the framework answered.
-async fn finish(mut response: Response, path: &str) -> Response {
-    let trace = telemetry::current_trace_id();
+async fn finish(mut response: Response, uri: &Uri) -> Response {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (path, trace) = (uri.path(), telemetry::current_trace_id());
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         return keeping_headers(problem.respond(Some(path), trace.as_deref()), response);
     }
-    let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) || !is_plain(&response) {
+    if status == StatusCode::NOT_ACCEPTABLE {
+        // Compression says so, and says nothing more.
+        let detail = "None of the encodings that Accept-Encoding permits is to be had here";
+        let problem = Problem::of_status(status, detail).unwrap_or_else(Problem::internal);
+        return problem.respond(Some(path), trace.as_deref());
+    }
+    if !is_plain(&response) {
         return response;
     }
     let (parts, text) = response.into_parts();
@@ -127,12 +201,6 @@ async fn finish(mut response: Response, path: &str) -> Response {
     }
 }
 
-fn not_acceptable(path: &str) -> Response {
-    let detail = "None of the encodings that Accept-Encoding permits is to be had here";
-    let problem = Problem::of_status(StatusCode::NOT_ACCEPTABLE, detail).unwrap_or_else(Problem::internal);
-    problem.respond(Some(path), telemetry::current_trace_id().as_deref())
-}
-
 fn is_plain(response: &Response) -> bool {
     response.headers().get(CONTENT_TYPE).is_none_or(|value| value.as_bytes().starts_with(b"text/plain"))
 }
@@ -142,16 +210,11 @@ fn keeping_headers(mut problem: Response, said: Response) -> Response {
     let (parts, _) = said.into_parts();
     let written: Vec<HeaderName> = problem.headers().keys().cloned().collect();
     for (name, value) in &parts.headers {
-        if name != CONTENT_LENGTH && !written.contains(name) {
+        if name != CONTENT_LENGTH && name != CONTENT_ENCODING && !written.contains(name) {
             problem.headers_mut().append(name, value.clone());
         }
     }
     let fresh = std::mem::replace(problem.extensions_mut(), parts.extensions);
     problem.extensions_mut().extend(fresh);
     problem
-}
-
-/// The path as the caller sent it, also where a router is nested in another.
-fn path_of(request: &Request) -> String {
-    request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |original| original.0.path()).to_owned()
 }

@@ -1,5 +1,6 @@
 //! Traces: how their ids come about, are handed on, and leave the process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,7 +35,17 @@ pub(super) fn provider(service_name: &'static str, log: &LogArgs) -> anyhow::Res
     };
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_WITHIN).build();
     let exporter = exporter.context("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used")?;
+    EXPORTED.store(true, Ordering::Relaxed);
     Ok(provider.with_batch_exporter(exporter).build())
+}
+
+/// Whether spans leave the process.
+static EXPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anyone collects traces: otherwise what a span says of itself, but for its ids, is seen by nobody.
+#[must_use]
+pub fn are_traces_exported() -> bool {
+    EXPORTED.load(Ordering::Relaxed)
 }
 
 /// The ids of the span that is running.

@@ -14,7 +14,7 @@ use crate::table::Line;
 use crate::{QUIET, ROUNDS};
 
 const LONG: Duration = Duration::from_mins(10);
-/// Documents in one raw `_bulk`, and requests under way at once: the best of what was tried on two cores.
+/// Documents in one raw `_bulk`, and requests under way at once. The first round finds the best of them, the others repeat it.
 const RAW: [(usize, usize); 3] = [(500, 2), (1000, 2), (2000, 2)];
 
 pub async fn measure() -> anyhow::Result<Option<Line>> {
@@ -32,11 +32,15 @@ pub async fn measure() -> anyhow::Result<Option<Line>> {
     anyhow::ensure!(documents.len() == count, "{} documents of {count} listings", documents.len());
 
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    let mut candidates = RAW.to_vec();
     for round in 0..ROUNDS {
-        let mut best = 0_f64;
-        for (size, under_way) in RAW {
-            best = best.max(bulk(&market, &documents, size, under_way).await?);
+        let mut rates = Vec::new();
+        for (size, under_way) in candidates {
+            rates.push((bulk(&market, &documents, size, under_way).await?, (size, under_way)));
         }
+        rates.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let (best, how) = rates[0];
+        candidates = vec![how];
         raw.push(best);
         ours.push(again(&market, &index, count).await?);
         eprintln!("catch-up, round {round}: {:.0} documents/s; raw {:.0}/s", ours[round], raw[round]);

@@ -13,6 +13,7 @@ pub mod search;
 pub mod visibility;
 
 // 3. From this process, or by a store that has what the caller has seen.
+pub mod asked;
 pub mod consistency;
 pub mod invalidations;
 pub mod page;

@@ -1,4 +1,7 @@
-//! Pages in this process, for a second: many readers of one listing ask the stores once.
+//! Pages in this process, for a second: many readers of one listing ask the stores once or twice.
+//!
+//! A page that is asked for once is not kept: most are not asked for again while they could be, and holding thousands of them costs
+//! more than Redis does.
 //!
 //! What is held has been seen by nobody's eyes in particular: visibility is applied after it. Each event of a listing
 //! leaves a floor for a while ([`crate::invalidations`]): a page below it is neither served from here nor kept. While events
@@ -12,6 +15,7 @@ use events::ListingId;
 use prometheus_client::metrics::counter::Counter;
 use quick_cache::sync::Cache;
 
+use crate::asked::Asked;
 use crate::dependency::Unanswered;
 use crate::page::Page;
 use crate::recent::Recent;
@@ -36,6 +40,7 @@ pub struct Lookups {
 
 #[derive(Debug)]
 pub struct PageCache {
+    asked: Asked,
     pages: Recent<(Epoch, ListingId), Arc<Page>, Arc<Unanswered>>,
     floors: Cache<ListingId, u64>,
     epoch: AtomicU32,
@@ -47,6 +52,7 @@ impl PageCache {
     #[must_use]
     pub fn new(enabled: bool, lookups: Lookups) -> Self {
         Self {
+            asked: Asked::default(),
             pages: Recent::new(PAGES_WEIGH, PAGE_WEIGHS, PAGE_LIVES),
             floors: Cache::new(FLOORS),
             epoch: AtomicU32::new(0),
@@ -65,14 +71,14 @@ impl PageCache {
         held
     }
 
-    /// Loads a page that [`PageCache::get`] did not have, once for all who want it at the same time.
+    /// Loads a page that [`PageCache::get`] did not have; from the second time on, once for all who want it at the same time.
     pub async fn load(
         &self,
         id: ListingId,
         load: impl Future<Output = Result<Page, Unanswered>>,
     ) -> Result<Arc<Page>, Arc<Unanswered>> {
         let load = async { load.await.map(Arc::new).map_err(Arc::new) };
-        let Some(epoch) = self.listening() else {
+        let Some(epoch) = self.listening().filter(|_| self.asked.again(id.0)) else {
             return load.await;
         };
         let key = (epoch, id);
@@ -147,13 +153,25 @@ mod tests {
         cache
     }
 
+    /// As somebody does who is not the first to ask.
     async fn load(cache: &PageCache, id: ListingId, version: u64) -> u64 {
+        let _ = cache.asked.again(id.0);
         cache.load(id, async { Ok(Page::Gone { version }) }).await.unwrap().version()
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_asked_for_once_is_not_kept() {
+        let (cache, id) = (cache(), ListingId::new());
+        cache.load(id, async { Ok(Page::Gone { version: 1 }) }).await.unwrap();
+        assert!(cache.get(id, 0).is_none());
+        cache.load(id, async { Ok(Page::Gone { version: 1 }) }).await.unwrap();
+        assert!(cache.get(id, 0).is_some());
     }
 
     #[tokio::test]
     async fn a_page_is_loaded_once_for_all_who_ask_together() {
         let (cache, id, loads) = (cache(), ListingId::new(), AtomicUsize::new(0));
+        let _ = cache.asked.again(id.0);
         let ask = || {
             cache.load(id, async {
                 loads.fetch_add(1, Ordering::Relaxed);
@@ -205,6 +223,7 @@ mod tests {
     #[tokio::test]
     async fn a_load_that_began_before_the_loss_is_not_kept_after_it() {
         let (cache, id) = (cache(), ListingId::new());
+        let _ = cache.asked.again(id.0);
         let outcome = cache.load(id, async {
             cache.events_are_lost();
             cache.events_are_heard();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use events::{AggregateKey, ConsistencyToken};
+use http::HeaderName;
 use http::request::Parts;
 use service::http::{Deadline, Header, Prefer, RequestHeader};
 use service::problem::{Kind, Problem, Refusal};
@@ -102,7 +103,7 @@ impl Patience<'_> {
 struct TokenHeader(ConsistencyToken);
 
 impl RequestHeader for TokenHeader {
-    const NAME: &'static str = "consistency-token";
+    const NAME: HeaderName = HeaderName::from_static("consistency-token");
 
     fn parse(values: &[&str]) -> Result<Self, Problem> {
         let malformed = |what: &str| Problem::malformed(format!("The header Consistency-Token {what}"));

@@ -6,6 +6,7 @@
 
 pub mod arrival;
 mod catalog;
+mod clause;
 pub mod facets;
 pub mod found;
 mod index;

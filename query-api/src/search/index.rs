@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use views::listing_search::{field, listing_json};
 
+use super::clause::{filtered, object};
 use super::found::{Found, Highlight, Item, Relation, Total};
 use super::narrowing::Narrowing;
 use super::point_in_time::Held;
@@ -102,21 +103,23 @@ async fn ask(app: &App, body: &Value) -> Result<Asked, Unanswered> {
 fn body(search: &Search, scope: Scope, stage: Stage) -> Result<Value, SearchError> {
     let question = &search.question;
     let narrowing = Narrowing::of(&question.filters, scope, &search.facets);
-    let mut matching = json!({"bool": {"filter": narrowing.before_counting}});
+    let post_filter = narrowing.post_filter();
+    let counts = (!search.facets.is_empty()).then(|| facets::aggregations(&search.facets, &narrowing.after_counting));
+    let mut matching = filtered(narrowing.before_counting);
     if let Some(words) = &question.words {
         matching["bool"]["must"] = query::matching(words, stage);
     }
-    let mut body = json!({
+    let mut body = object([
         // One more than is shown tells whether there is another page.
-        "size": search.limit + 1,
-        "query": matching,
-        "sort": order::clause(question.sort, &question.filters.places),
-    });
-    if let Some(filter) = narrowing.post_filter() {
+        ("size", json!(search.limit + 1)),
+        ("query", matching),
+        ("sort", order::clause(question.sort, &question.filters.places)),
+    ]);
+    if let Some(filter) = post_filter {
         body["post_filter"] = filter;
     }
-    if !search.facets.is_empty() {
-        body["aggs"] = facets::aggregations(&search.facets, &narrowing.after_counting);
+    if let Some(counts) = counts {
+        body["aggs"] = counts;
     }
     if search.highlight && question.words.is_some() {
         body["highlight"] = query::highlight();

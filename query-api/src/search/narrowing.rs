@@ -4,6 +4,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use serde_json::{Value, json};
 use views::listing_search::field;
 
+use super::clause::{filtered, object};
 use super::facets::Facet;
 use crate::filters::{Area, Filters, Near, PriceRange};
 use crate::visibility::Scope;
@@ -58,19 +59,19 @@ impl Narrowing {
 
     /// The filters that come after counting, as one clause.
     pub fn post_filter(&self) -> Option<Value> {
-        let filters: Vec<_> = self.after_counting.iter().map(|(_, filter)| filter).collect();
-        (!filters.is_empty()).then(|| json!({"bool": {"filter": filters}}))
+        let filters: Vec<_> = self.after_counting.iter().map(|(_, filter)| filter.clone()).collect();
+        (!filters.is_empty()).then(|| filtered(filters))
     }
 }
 
 fn visible(scope: Scope) -> Vec<Value> {
-    let term = |field: &str, value: Value| json!({"term": {field: value}});
+    let term = |field, value| object([("term", object([(field, value)]))]);
     let public = || vec![term(field::STATUS, json!("active")), term(field::VISIBILITY, json!("public"))];
     let mut clauses = vec![term(field::DELETED, json!(false))];
     match scope {
         Scope::Public => clauses.extend(public()),
         Scope::PublicAndOwn(seller) => clauses.push(json!({"bool": {"should": [
-            {"bool": {"filter": public()}},
+            filtered(public()),
             term(field::SELLER, json!(seller)),
         ]}})),
         Scope::Everything => {}

@@ -5,23 +5,24 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use views::listing_search::field;
 
+use super::clause::object;
 use crate::cursor::CursorError;
 use crate::filters::{Near, Places, Sort};
 
 /// The sort clause. The id is last, so that no two listings are in the same place.
 pub fn clause(sort: Sort, places: &Places) -> Value {
-    let by = |field: &str, direction: &str| json!({field: direction});
+    let by = |field, direction| object([(field, Value::from(direction))]);
+    let then_by_id = |first| Value::Array(vec![first, by(field::ID, "asc")]);
     match sort {
-        Sort::Relevance => json!([by("_score", "desc"), by(field::ID, "asc")]),
-        Sort::PriceUp => json!([by(field::PRICE, "asc"), by(field::ID, "asc")]),
-        Sort::PriceDown => json!([by(field::PRICE, "desc"), by(field::ID, "asc")]),
-        Sort::Title => json!([by("title.sort", "asc"), by(field::ID, "asc")]),
+        Sort::Relevance => then_by_id(by("_score", "desc")),
+        Sort::PriceUp => then_by_id(by(field::PRICE, "asc")),
+        Sort::PriceDown => then_by_id(by(field::PRICE, "desc")),
+        Sort::Title => then_by_id(by("title.sort", "asc")),
         Sort::Newest => newest(),
         Sort::Distance => match places.near {
-            Some(Near { point, .. }) => json!([
-                {"_geo_distance": {field::POINT: point, "order": "asc", "unit": "m"}},
-                by(field::ID, "asc"),
-            ]),
+            Some(Near { point, .. }) => {
+                then_by_id(json!({"_geo_distance": {field::POINT: point, "order": "asc", "unit": "m"}}))
+            }
             None => newest(),
         },
     }

@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use views::listing_search::{analyzer, field};
 
+use super::clause::object;
 use super::words::{InLanguage, Words};
 use crate::cursor::Stage;
 
@@ -41,28 +42,38 @@ const WORDS_SCORED: &[&str] = &[field::TITLE, field::DESCRIPTION, field::BRAND];
 pub fn matching(words: &Words, stage: Stage) -> Value {
     let text = words.as_str();
     let languages = languages(words);
-    let any_of =
-        |clauses: Vec<Value>| if clauses.len() == 1 { clauses[0].clone() } else { json!({"dis_max": {"queries": clauses}}) };
-    let in_all = |clause: &dyn Fn(&Language) -> Value| any_of(languages.iter().map(|of| of.within(clause(of))).collect());
-    let constant = |boost: f32, clause: &Value| json!({"constant_score": {"filter": clause, "boost": boost}});
+    let in_all = |clause: &dyn Fn(&Language) -> Value| best_of(languages.iter().map(|of| of.within(clause(of))).collect());
 
     let mut tiers = vec![
-        constant(ALL_WORDS, &in_all(&|of| json!({"match": {of.all: {"query": text, "operator": "and"}}}))),
-        constant(COMPOUND, &compound(text)),
-        constant(CODE, &json!({"match": {field::ALL_CODES: {"query": text, "operator": "and"}}})),
-        constant(TYPE, &json!({"match": {field::TYPE: {"query": text}}})),
+        constant(ALL_WORDS, in_all(&|of| json!({"match": {of.all: {"query": text, "operator": "and"}}}))),
+        constant(COMPOUND, compound(text)),
+        constant(CODE, json!({"match": {field::ALL_CODES: {"query": text, "operator": "and"}}})),
+        constant(TYPE, json!({"match": {field::TYPE: {"query": text}}})),
     ];
     if stage == Stage::Loose {
         if words.may_be_fuzzy() {
-            tiers.push(constant(MISSPELLED, &in_all(&|of| misspelled(of.all, text))));
+            tiers.push(constant(MISSPELLED, in_all(&|of| misspelled(of.all, text))));
         }
-        tiers.push(constant(NOTHING, &in_all(&|of| json!({"match": {of.all: {"query": text}}}))));
+        tiers.push(constant(NOTHING, in_all(&|of| json!({"match": {of.all: {"query": text}}}))));
     }
     let scored = in_all(&|of| json!({"multi_match": {"query": text, "fields": of.scored, "tie_breaker": TIE_BREAKER}}));
-    json!({"bool": {
-        "must": {"bool": {"should": tiers, "minimum_should_match": 1}},
-        "should": scored,
-    }})
+    let any_tier = object([("bool", object([("should", Value::Array(tiers)), ("minimum_should_match", json!(1))]))]);
+    object([("bool", object([("must", any_tier), ("should", scored)]))])
+}
+
+/// As well as the best of them matches.
+fn best_of(mut clauses: Vec<Value>) -> Value {
+    match clauses.pop() {
+        Some(only) if clauses.is_empty() => only,
+        last => {
+            clauses.extend(last);
+            object([("dis_max", object([("queries", Value::Array(clauses))]))])
+        }
+    }
+}
+
+fn constant(boost: f32, filter: Value) -> Value {
+    object([("constant_score", object([("filter", filter), ("boost", json!(boost))]))])
 }
 
 /// One word of the query is two in the listing, or two are one.
@@ -83,7 +94,7 @@ impl Language {
     fn within(&self, clause: Value) -> Value {
         match &self.only {
             None => clause,
-            Some(only) => json!({"bool": {"must": clause, "filter": only}}),
+            Some(only) => object([("bool", object([("must", clause), ("filter", only.clone())]))]),
         }
     }
 }

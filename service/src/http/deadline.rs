@@ -64,7 +64,10 @@ where
                 Ok(outcome) => (outcome?, false),
                 Err(_) => (self::passed(within).into_response(), true),
             };
-            response.extensions_mut().insert(Spent { of: within, took: started.elapsed(), passed });
+            let took = started.elapsed();
+            if passed || took > within.mul_f64(NEAR) {
+                response.extensions_mut().insert(Spent { took, passed });
+            }
             Ok(response)
         })
     }
@@ -100,16 +103,9 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
     }
 }
 
-/// How much of its deadline a request took; carried outwards with the response, to be counted.
+/// Carried outwards with the response of a request that took all of its deadline, or nearly, to be counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spent {
-    of: Duration,
     pub took: Duration,
     pub passed: bool,
-}
-
-impl Spent {
-    pub fn is_near(&self) -> bool {
-        self.took > self.of.mul_f64(NEAR)
-    }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use axum::response::{IntoResponseParts, ResponseParts};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use http::header::ETAG;
 
 use super::header::{RequestHeader, malformed};
@@ -65,10 +65,10 @@ impl IfMatch {
 }
 
 impl RequestHeader for IfMatch {
-    const NAME: &'static str = "if-match";
+    const NAME: HeaderName = HeaderName::from_static("if-match");
 
     fn parse(values: &[&str]) -> Result<Self, Problem> {
-        parse(Self::NAME, values).map(Self)
+        parse(&Self::NAME, values).map(Self)
     }
 }
 
@@ -88,15 +88,15 @@ impl IfNoneMatch {
 }
 
 impl RequestHeader for IfNoneMatch {
-    const NAME: &'static str = "if-none-match";
+    const NAME: HeaderName = HeaderName::from_static("if-none-match");
 
     fn parse(values: &[&str]) -> Result<Self, Problem> {
-        parse(Self::NAME, values).map(Self)
+        parse(&Self::NAME, values).map(Self)
     }
 }
 
 /// `*`, or a list of tags; several header lines are one list.
-fn parse(name: &str, values: &[&str]) -> Result<Tags, Problem> {
+fn parse(name: &HeaderName, values: &[&str]) -> Result<Tags, Problem> {
     let refuse = || malformed(name, "must be * or a list of entity tags such as \"7\"");
     if values == ["*"] {
         return Ok(Tags::Any);

@@ -1,22 +1,21 @@
 //! Headers of requests, read when it is their turn.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use crate::problem::{Kind, Problem};
 
 /// Longer request ids than this are somebody's mistake or mischief, and we make one of our own.
 const REQUEST_ID_LIMIT: usize = 128;
+const UNREADABLE: HeaderValue = HeaderValue::from_static("unreadable");
 
 /// A header that a handler understands.
 pub trait RequestHeader: Sized {
-    /// In lower case.
-    const NAME: &'static str;
+    const NAME: HeaderName;
 
     /// Reads all values of the header, at least one. Whatever cannot be read is `malformed`.
     fn parse(values: &[&str]) -> Result<Self, Problem>;
@@ -38,7 +37,7 @@ impl<H: RequestHeader> Header<H> {
         }
         let text = |value: &HeaderValue| value.to_str().map(str::to_owned);
         let values: Result<Vec<String>, _> = self.values.iter().map(text).collect();
-        let values = values.map_err(|_| malformed(H::NAME, "has characters that a header cannot have"))?;
+        let values = values.map_err(|_| malformed(&H::NAME, "has characters that a header cannot have"))?;
         let values: Vec<&str> = values.iter().map(|value| value.trim()).collect();
         H::parse(&values).map(Some)
     }
@@ -64,29 +63,33 @@ impl<H: RequestHeader> Header<H> {
     }
 }
 
-pub(super) fn malformed(name: &str, what: &str) -> Problem {
+pub(super) fn malformed(name: &HeaderName, what: &str) -> Problem {
     Problem::malformed(format!("The header {name} {what}"))
 }
 
 /// The caller's name for the request, or ours if it sent none that we would repeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    pub const NAME: &'static str = "x-request-id";
+    pub const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let sent = headers.get(Self::NAME).and_then(|value| value.to_str().ok()).filter(|sent| is_fit(sent));
-        Self(sent.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
+        let sent = headers.get(Self::NAME).filter(|sent| sent.to_str().is_ok_and(is_fit));
+        Self(sent.cloned().unwrap_or_else(|| {
+            let mut text = Uuid::encode_buffer();
+            let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+            HeaderValue::from_str(id).unwrap_or(UNREADABLE)
+        }))
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.to_str().unwrap_or_default()
     }
 
     pub(super) fn header(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("unreadable"))
+        self.0.clone()
     }
 }
 

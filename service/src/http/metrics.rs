@@ -144,14 +144,14 @@ impl InFlight {
         let Self { metrics, route, .. } = &self;
         metrics.durations.get_or_create(route).observe(took.as_secs_f64());
         match response.extensions().get::<Spent>() {
-            Some(Spent { passed: true, took, .. }) => {
+            Some(Spent { passed: true, took }) => {
                 metrics.timeouts.get_or_create(route).inc();
                 metrics.timeout_durations.get_or_create(route).observe(took.as_secs_f64());
             }
-            Some(spent) if spent.is_near() => {
+            Some(Spent { passed: false, .. }) => {
                 metrics.near_timeouts.get_or_create(route).inc();
             }
-            Some(_) | None => {}
+            None => {}
         }
     }
 

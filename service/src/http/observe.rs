@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tower::{Layer, Service};
-use tracing::{Instrument as _, Span, field, info, info_span};
+use tracing::{Span, field, info, info_span};
 
 use super::metrics::{HttpMetrics, Route};
 use super::{RequestId, deadline};
@@ -70,7 +70,7 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
@@ -80,22 +80,19 @@ where
         let asked = Asked::of(&mut request);
         let seen = self.observer.metrics.begin(&asked.method, asked.route.clone());
         let span = asked.span(&request);
-        let work = AssertUnwindSafe(span.in_scope(|| self.inner.call(request))).catch_unwind();
+        let work = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let observer = Arc::clone(&self.observer);
-        Box::pin(async move {
-            let answering = async {
-                let response = match tokio::time::timeout(LAST_RESORT, work).await {
-                    Ok(Ok(Ok(response))) => response.map(axum::body::Body::new),
-                    Ok(Ok(Err(never))) => match never {},
-                    // The panic hook has logged it.
-                    Ok(Err(_)) => Problem::internal().into_response(),
-                    Err(_) => deadline::passed(LAST_RESORT).into_response(),
-                };
-                finish(response, &asked.uri).await
+        let work = Box::pin(async move {
+            let response = match tokio::time::timeout(LAST_RESORT, work).await {
+                Ok(Ok(Ok(response))) => response.map(axum::body::Body::new),
+                Ok(Ok(Err(never))) => match never {},
+                // The panic hook has logged it.
+                Ok(Err(_)) => Problem::internal().into_response(),
+                Err(_) => deadline::passed(LAST_RESORT).into_response(),
             };
-            let mut response = answering.instrument(span.clone()).await;
+            let mut response = finish(response, &asked.uri).await;
             let took = asked.came.elapsed();
-            asked.log(&span, response.status(), took);
+            asked.log(response.status(), took);
             seen.answered(&response, took);
             response.headers_mut().insert(RequestId::NAME, asked.id.header());
             if observer.lifecycle.is_draining() {
@@ -103,7 +100,24 @@ where
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)
-        })
+        });
+        Answering { span, work }
+    }
+}
+
+/// The work on an answer, in its span. Entering a span costs as much as routing a request: it is done once for each poll, and not
+/// once more for dropping what is done, as `tracing` does.
+pub(super) struct Answering {
+    span: Span,
+    work: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { span, work } = &mut *self;
+        span.in_scope(|| work.as_mut().poll(context))
     }
 }
 
@@ -144,30 +158,32 @@ impl Asked {
         } else {
             info_span!("request")
         };
-        let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+        let parent = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
         telemetry::set_parent(&span, parent);
         span
     }
 
-    fn log(&self, span: &Span, status: StatusCode, took: Duration) {
+    /// In the request's span.
+    fn log(&self, status: StatusCode, took: Duration) {
         let Self { method, route, uri, id, .. } = self;
         let path = uri.path();
-        span.record("http.response.status_code", status.as_u16());
-        if status.is_server_error() {
-            span.record("otel.status_code", "ERROR");
+        if telemetry::are_traces_exported() {
+            let span = Span::current();
+            span.record("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                span.record("otel.status_code", "ERROR");
+            }
         }
-        span.in_scope(|| {
-            info!(
-                target: "access",
-                duration_ms = took.as_secs_f64() * 1e3,
-                http.request.method = %method,
-                http.route = route.as_str(),
-                url.path = path,
-                http.response.status_code = status.as_u16(),
-                request.id = id.as_str(),
-                "Answered {method} {path} with {}", status.as_u16()
-            );
-        });
+        info!(
+            target: "access",
+            duration_ms = took.as_secs_f64() * 1e3,
+            http.request.method = %method,
+            http.route = route.as_str(),
+            url.path = path,
+            http.response.status_code = status.as_u16(),
+            request.id = id.as_str(),
+            "Answered {method} {path} with {}", status.as_u16()
+        );
     }
 }
 

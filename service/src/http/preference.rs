@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::header::{RequestHeader, malformed};
 use crate::problem::Problem;
 
@@ -18,7 +20,7 @@ pub struct Prefer {
 }
 
 impl RequestHeader for Prefer {
-    const NAME: &'static str = "prefer";
+    const NAME: HeaderName = HeaderName::from_static("prefer");
 
     fn parse(values: &[&str]) -> Result<Self, Problem> {
         let mut prefer = Self::default();
@@ -33,7 +35,7 @@ impl RequestHeader for Prefer {
                 // The first one counts.
                 let seconds = value.map(|value| value.trim_matches('"')).and_then(whole_seconds);
                 prefer.wait =
-                    Some(seconds.ok_or_else(|| malformed(Self::NAME, "must give wait in whole seconds, such as wait=2"))?);
+                    Some(seconds.ok_or_else(|| malformed(&Self::NAME, "must give wait in whole seconds, such as wait=2"))?);
             }
         }
         Ok(prefer)
@@ -57,17 +59,17 @@ impl IdempotencyKey {
 }
 
 impl RequestHeader for IdempotencyKey {
-    const NAME: &'static str = "idempotency-key";
+    const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 
     fn parse(values: &[&str]) -> Result<Self, Problem> {
-        let [value] = values else { return Err(malformed(Self::NAME, "must be sent once")) };
+        let [value] = values else { return Err(malformed(&Self::NAME, "must be sent once")) };
         let key = match value.strip_prefix('"') {
             Some(rest) => rest.strip_suffix('"').and_then(unescape),
             None => (!value.contains('"')).then(|| (*value).to_owned()),
         };
         key.filter(|key| (1..=KEY_LIMIT).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
             .map(Self)
-            .ok_or_else(|| malformed(Self::NAME, "must be 1 to 255 visible characters, in quotes or bare"))
+            .ok_or_else(|| malformed(&Self::NAME, "must be 1 to 255 visible characters, in quotes or bare"))
     }
 }
 

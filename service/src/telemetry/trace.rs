@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::HeaderName;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use opentelemetry::{Context, global};
@@ -22,7 +23,8 @@ pub(super) const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 /// A collector that does not take a batch within this time is away.
 const EXPORT_WITHIN: Duration = Duration::from_secs(5);
 
-const TRACEPARENT: &str = "traceparent";
+/// The W3C header that a trace is carried on with.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// With an endpoint spans are exported, by the sampler that `OTEL_TRACES_SAMPLER` names. Without, spans have ids all the
 /// same and are never marked as sampled by us, but a caller's mark is handed on.
@@ -91,10 +93,10 @@ struct Header<'a>(&'a str);
 
 impl Extractor for Header<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        (key == TRACEPARENT).then_some(self.0)
+        (TRACEPARENT == key).then_some(self.0)
     }
 
     fn keys(&self) -> Vec<&str> {
-        vec![TRACEPARENT]
+        vec!["traceparent"]
     }
 }

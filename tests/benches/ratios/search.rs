@@ -47,9 +47,10 @@ pub async fn measure() -> anyhow::Result<Line> {
 
     let mut query_api = Connection::open(market.query_api()?.address()?).await?;
     let mut opensearch = Connection::open(market.opensearch.address().parse()?).await?;
+    let mut proxy = Connection::open(recorder.address).await?;
     let (mut added, mut medians) = (Vec::new(), (Vec::new(), Vec::new()));
     for round in 0..=ROUNDS {
-        let (mut ours, mut raw) = (Vec::new(), Vec::new());
+        let (mut ours, mut raw, mut forwarded) = (Vec::new(), Vec::new(), Vec::new());
         for (n, (through, direct)) in questions.iter().enumerate() {
             // Who asks second finds what the first one warmed.
             if n % 2 == 0 {
@@ -59,11 +60,14 @@ pub async fn measure() -> anyhow::Result<Line> {
                 raw.push(timed(&mut opensearch, direct).await?);
                 ours.push(timed(&mut query_api, through).await?);
             }
+            // For comparison: what any program in between adds on this machine, if it does nothing but pass on.
+            forwarded.push(timed(&mut proxy, direct).await?);
         }
         ours.sort_unstable();
         raw.sort_unstable();
-        let (ours, raw) = (quantile(&ours, 0.5), quantile(&raw, 0.5));
-        eprintln!("search, round {round}: {ours:?} through query-api, {raw:?} directly");
+        forwarded.sort_unstable();
+        let (ours, raw, forwarded) = (quantile(&ours, 0.5), quantile(&raw, 0.5), quantile(&forwarded, 0.5));
+        eprintln!("search, round {round}: {ours:?} through query-api, {raw:?} directly, {forwarded:?} through a bare proxy");
         // The first round warms both.
         if round > 0 {
             added.push(ours.saturating_sub(raw));

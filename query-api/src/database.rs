@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use service::metrics::{Errors, Queries};
 use service::postgres::that_answer;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};

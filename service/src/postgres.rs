@@ -18,9 +18,7 @@ const RECENT: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn that_answer(pool: PgPoolOptions, recovers_within: Duration) -> PgPoolOptions {
     pool.test_before_acquire(false)
-        .before_acquire(|connection, used| {
-            Box::pin(async move { Ok(used.idle_for < RECENT || connection.ping().await.is_ok()) })
-        })
+        .before_acquire(|connection, used| Box::pin(async move { Ok(used.idle_for < RECENT || connection.ping().await.is_ok()) }))
         .after_release(move |connection, _| Box::pin(still_answers(connection, recovers_within)))
 }
 

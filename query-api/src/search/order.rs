@@ -20,9 +20,7 @@ pub fn clause(sort: Sort, places: &Places) -> Value {
         Sort::Title => then_by_id(by("title.sort", "asc")),
         Sort::Newest => newest(),
         Sort::Distance => match places.near {
-            Some(Near { point, .. }) => {
-                then_by_id(json!({"_geo_distance": {field::POINT: point, "order": "asc", "unit": "m"}}))
-            }
+            Some(Near { point, .. }) => then_by_id(json!({"_geo_distance": {field::POINT: point, "order": "asc", "unit": "m"}})),
             None => newest(),
         },
     }

@@ -48,7 +48,11 @@ impl SharedAnswers {
         let weigh = |answer: &Arc<Answer>| (question.len() + answer.body.len()) as u64;
         let (answer, is_new) = self.answers.get_or_load(question, look, weigh).await;
         let answer = answer?;
-        if is_new { self.lookups.misses.inc() } else { self.lookups.hits.inc() };
+        if is_new {
+            self.lookups.misses.inc()
+        } else {
+            self.lookups.hits.inc()
+        };
         Ok(answer)
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use axum::response::{IntoResponseParts, ResponseParts};
-use http::{HeaderName, HeaderValue};
 use http::header::ETAG;
+use http::{HeaderName, HeaderValue};
 
 use super::header::{RequestHeader, malformed};
 use crate::problem::Problem;

@@ -1,7 +1,7 @@
 //! The parameters in a request's path.
 
-use axum::extract::rejection::PathRejection;
 use axum::extract::FromRequestParts;
+use axum::extract::rejection::PathRejection;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 

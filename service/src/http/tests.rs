@@ -214,6 +214,12 @@ async fn long_answers_are_packed_and_problems_stay_whole() {
     assert_eq!(bench.send(packed("/long", "gzip")).await.headers()[header::CONTENT_ENCODING], "gzip");
     assert!(!bench.get("/long").await.headers().contains_key(header::CONTENT_ENCODING));
     assert_eq!(problem(bench.send(packed("/nowhere", "gzip")).await).await.0, "not-found");
+    let unknown: Vec<String> = (0..50).map(|n| format!("\"unknown{n}\":1")).collect();
+    let long = Request::post("/books").header(header::ACCEPT_ENCODING, "gzip").header(header::CONTENT_TYPE, "application/json");
+    let long = bench.send(long.body(format!("{{\"title\":\"t\",{}}}", unknown.join(",")).into()).unwrap()).await;
+    assert!(!long.headers().contains_key(header::CONTENT_ENCODING), "it would say that it is packed, and is not");
+    let (slug, shown) = problem(long).await;
+    assert_eq!((slug.as_str(), shown["errors"].as_array().unwrap().len()), ("invalid", 50));
     let (slug, shown) = problem(bench.send(packed("/id", "identity;q=0")).await).await;
     assert_eq!((slug.as_str(), &shown["status"]), ("malformed", &406.into()));
 }

@@ -88,20 +88,20 @@ pub(crate) async fn read_page(
         return Ok((page, Freshness::Fresh));
     }
     // On the heap, and only now: what may ask three stores is thousands of bytes, which every layer above would move.
-    Box::pin(load_through(app, id, wanted, consistency)).await
+    if wanted == 0 {
+        let page = app.pages.load(id, Box::pin(load_page(app, id, 0))).await?;
+        return Ok((page, Freshness::Fresh));
+    }
+    Box::pin(await_version(app, id, wanted, consistency)).await
 }
 
-async fn load_through(
+/// A load that others share may have begun before the write was seen; this reader asks the stores itself.
+async fn await_version(
     app: &App,
     id: ListingId,
     wanted: u64,
     consistency: &Consistency,
 ) -> Result<(Arc<Page>, Freshness), GetListingError> {
-    if wanted == 0 {
-        let page = app.pages.load(id, Box::pin(load_page(app, id, 0))).await?;
-        return Ok((page, Freshness::Fresh));
-    }
-    // A load that others share may have begun before the write was seen; this reader asks the stores itself.
     let mut patience = consistency.patience();
     loop {
         let page = load_page(app, id, wanted).await?;

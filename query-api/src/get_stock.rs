@@ -71,7 +71,7 @@ impl From<HeldStock> for Level {
     fn from(held: HeldStock) -> Self {
         match held {
             HeldStock::Gone { version } => Self::Gone { version },
-            HeldStock::Page(page) => Self::Present { version: page.version, listing: page.listing_id, body: page.body.into() },
+            HeldStock::Page(page) => Self::Present { version: page.version, listing: page.listing_id, body: page.body },
         }
     }
 }

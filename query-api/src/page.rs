@@ -64,7 +64,7 @@ impl From<HeldListing> for Page {
                 version: page.version,
                 standing: Standing { status: page.status, visibility: page.visibility, seller: page.seller_id },
                 etag: ETag::of(page.version).header(),
-                body: page.body.into(),
+                body: page.body,
             }),
         }
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use events::{ListingId, VariantId};
 use redis::{RedisError, RedisResult, Script};
 use service::metrics::Errors;
 use service::redis::Redis;
 use tracing::debug;
-use views::listing_page::{GATE, HeldListing, HeldStock, LISTING_FIELDS, Mode, STOCK_FIELDS, Write, listing_key, stock_key};
+use views::listing_page::{GATE, HeldListing, HeldStock, Mode, Write, listing_key, stock_key};
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
@@ -49,19 +50,18 @@ impl RedisPages {
 
     /// A listing's page; `None` is a miss.
     pub async fn listing(&self, generation: i32, id: ListingId) -> Result<Option<HeldListing>, Unanswered> {
-        let fields = self.fields(&listing_key(generation, id), LISTING_FIELDS).await?;
-        Ok(HeldListing::read(fields))
+        let page = self.page(&listing_key(generation, id)).await?;
+        Ok(page.and_then(|page| HeldListing::read(&page)))
     }
 
     /// A variant's stock; `None` is a miss.
     pub async fn stock(&self, generation: i32, id: VariantId) -> Result<Option<HeldStock>, Unanswered> {
-        let fields = self.fields(&stock_key(generation, id), STOCK_FIELDS).await?;
-        Ok(HeldStock::read(fields))
+        let page = self.page(&stock_key(generation, id)).await?;
+        Ok(page.and_then(|page| HeldStock::read(&page)))
     }
 
-    async fn fields<const N: usize>(&self, key: &str, names: [&str; N]) -> Result<[Option<Vec<u8>>; N], Unanswered> {
-        let mut command = redis::cmd("HMGET");
-        command.arg(key).arg(&names);
+    async fn page(&self, key: &str) -> Result<Option<Bytes>, Unanswered> {
+        let command = redis::Cmd::get(key);
         let question = self.redis.ask(|mut connection| async move { command.query_async(&mut connection).await });
         self.dependency.ask(question, |_| Verdict::Outage).await
     }

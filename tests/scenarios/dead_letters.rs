@@ -154,7 +154,7 @@ async fn what_fails_again_and_again_is_put_aside_only_when_others_succeed() -> a
     let odd = Listing { id: Uuid::now_v7().into(), version: 1, ..market.shows(sane).await? };
     let key = views::listing_page::listing_key(1, odd.id);
     let mut redis = market.redis.connection().await?;
-    redis::cmd("SET").arg(&key).arg("in the way").exec_async(&mut redis).await?;
+    redis::cmd("LPUSH").arg(&key).arg("in the way").exec_async(&mut redis).await?;
     let id = odd.id;
     market.inject(&injected(odd)?).await?;
 

@@ -1,16 +1,21 @@
-//! Show one listing, and its stock, fast: Redis, one hash per aggregate, joined on read.
+//! Show one listing, and its stock, fast: Redis, one string per aggregate, joined on read.
+//!
+//! Its first line says what decides about the page without parsing it: the version, and for whom it is. The rest is the JSON that
+//! clients get. One string, because a client reads it in half the time of a hash's fields, and Redis writes it in one step.
 //!
 //! Every write goes through [`GATE`], so that an older version never replaces a newer one, whoever comes last. What is gone is
-//! a tombstone: a hash with a version and no body. Correctness rests on no key (PROTOCOL P9): each has a time to live, and a
+//! a tombstone: a version and nothing else. Correctness rests on no key (PROTOCOL P9): each has a time to live, and a
 //! reader that misses asks `projection.listings` or `projection.stock_levels`.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use events::{
     Listing, ListingId, Stock, UserId, VariantId,
     listing::{Status, Visibility},
     stock::StockLevel,
 };
+use serde::Serialize;
 
 /// How long the projector's pages live: the busy ones are written again long before.
 pub const PAGE_TTL: Duration = Duration::from_hours(1);
@@ -18,14 +23,14 @@ pub const PAGE_TTL: Duration = Duration::from_hours(1);
 pub const TOMBSTONE_TTL: Duration = Duration::from_hours(24);
 /// What query-api fills on a miss lives at most this long: only the projector hears of the next change.
 pub const FILL_TTL: Duration = Duration::from_secs(30);
-/// Versions are compared in Lua, whose numbers are doubles: exact up to here (2^53).
+/// Versions are compared in Lua, whose numbers are doubles: exact up to here (2^53, of the 16 digits that the gate reads).
 pub const VERSION_MAX: u64 = 9_007_199_254_740_992;
 
-/// The version gate. `KEYS[1]`; `ARGV`: version, mode, time to live in milliseconds, then field, value, …
+/// The version gate. `KEYS[1]`; `ARGV`: version, mode, time to live in milliseconds, page.
 /// Answers 1 if it wrote and 0 if what it held was newer (or, in mode `newer`, the same). What is the same lives as long as either
 /// writer wants: a short-lived fill must not shorten the tombstone that comes after it.
 pub const GATE: &str = r"
-local held = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
+local held = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 15), '^%d+') or '-1')
 local new = tonumber(ARGV[1])
 if held > new then
   return 0
@@ -36,16 +41,9 @@ if held == new and ARGV[2] ~= 'newer-or-same' then
   end
   return 0
 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'version', ARGV[1], unpack(ARGV, 4))
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[3])
 return 1
 ";
-
-/// Fields of a listing's hash, in the order in which [`HeldListing::read`] takes them.
-pub const LISTING_FIELDS: [&str; 5] = ["version", "body", "status", "visibility", "seller"];
-/// Fields of a stock's hash, in the order in which [`HeldStock::read`] takes them.
-pub const STOCK_FIELDS: [&str; 3] = ["version", "body", "listing"];
 
 /// When the gate lets a write through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +66,13 @@ impl Mode {
 /// The key of a listing's page.
 #[must_use]
 pub fn listing_key(generation: i32, id: ListingId) -> String {
-    format!("page:{generation}:listing:{id}")
+    format!("listing_page:{generation}:listing:{id}")
 }
 
 /// The key of a variant's stock.
 #[must_use]
 pub fn stock_key(generation: i32, id: VariantId) -> String {
-    format!("page:{generation}:stock:{id}")
+    format!("listing_page:{generation}:stock:{id}")
 }
 
 /// One call of [`GATE`].
@@ -83,8 +81,7 @@ pub struct Write {
     pub key: String,
     pub version: u64,
     pub ttl: Duration,
-    /// Name, value, name, value, …
-    fields: Vec<Vec<u8>>,
+    page: Vec<u8>,
 }
 
 impl Write {
@@ -93,16 +90,12 @@ impl Write {
     /// # Errors
     /// Never for a listing that was decoded from an event.
     pub fn listing(generation: i32, listing: &Listing) -> Result<Self, serde_json::Error> {
+        let Listing { version, status, visibility, seller_id, .. } = listing;
         Ok(Self {
             key: listing_key(generation, listing.id),
-            version: listing.version,
+            version: *version,
             ttl: PAGE_TTL,
-            fields: fields([
-                ("body", serde_json::to_vec(listing)?),
-                ("status", listing.status.as_str().into()),
-                ("visibility", listing.visibility.as_str().into()),
-                ("seller", listing.seller_id.to_string().into()),
-            ]),
+            page: page(&format!("{version} {status} {visibility} {seller_id}"), listing)?,
         })
     }
 
@@ -117,14 +110,12 @@ impl Write {
     /// # Errors
     /// Never for a stock that was decoded from an event.
     pub fn stock(generation: i32, stock: &Stock) -> Result<Self, serde_json::Error> {
+        let Stock { version, listing_id, .. } = stock;
         Ok(Self {
             key: stock_key(generation, stock.variant_id),
-            version: stock.version,
+            version: *version,
             ttl: PAGE_TTL,
-            fields: fields([
-                ("body", serde_json::to_vec(&StockLevel::from(stock))?),
-                ("listing", stock.listing_id.to_string().into()),
-            ]),
+            page: page(&format!("{version} {listing_id}"), &StockLevel::from(stock))?,
         })
     }
 
@@ -135,7 +126,7 @@ impl Write {
     }
 
     fn gone(key: String, version: u64) -> Self {
-        Self { key, version, ttl: TOMBSTONE_TTL, fields: fields([("deleted", b"1".to_vec())]) }
+        Self { key, version, ttl: TOMBSTONE_TTL, page: version.to_string().into() }
     }
 
     /// The same write as query-api makes it on a miss: short-lived.
@@ -145,54 +136,58 @@ impl Write {
     }
 
     /// The arguments of [`GATE`], after the key.
-    pub fn arguments(&self, mode: Mode) -> impl Iterator<Item = Vec<u8>> {
-        [self.version.to_string(), mode.as_str().to_owned(), self.ttl.as_millis().to_string()]
-            .map(String::into_bytes)
-            .into_iter()
-            .chain(self.fields.iter().cloned())
+    #[must_use]
+    pub fn arguments(&self, mode: Mode) -> [Vec<u8>; 4] {
+        let [version, mode, ttl] =
+            [self.version.to_string(), mode.as_str().to_owned(), self.ttl.as_millis().to_string()].map(String::into_bytes);
+        [version, mode, ttl, self.page.clone()]
     }
 }
 
-fn fields<const N: usize>(pairs: [(&str, Vec<u8>); N]) -> Vec<Vec<u8>> {
-    pairs.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect()
+fn page(head: &str, body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut page = format!("{head}\n").into_bytes();
+    serde_json::to_writer(&mut page, body)?;
+    Ok(page)
 }
 
-/// A listing's hash as its reader finds it.
+/// A listing as its reader finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldListing {
     Page(ListingPage),
     Gone { version: u64 },
 }
 
-/// A listing's page: the body is the JSON that clients get; the rest says who may see it, without parsing it.
+/// A listing's page: the body is the JSON that clients get; the rest says who may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListingPage {
     pub version: u64,
     pub status: Status,
     pub visibility: Visibility,
     pub seller_id: UserId,
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 impl HeldListing {
-    /// Reads the values of [`LISTING_FIELDS`]. `None` is a miss: no such key, or one that is not ours.
+    /// Reads what is at [`listing_key`]. `None` is a miss: not ours.
     #[must_use]
-    pub fn read([version, body, status, visibility, seller]: [Option<Vec<u8>>; 5]) -> Option<Self> {
-        let version = parse(version)?;
-        let Some(body) = body else {
+    pub fn read(page: &Bytes) -> Option<Self> {
+        let (head, body) = open(page)?;
+        let mut head = head.split(' ');
+        let version = head.next()?.parse().ok()?;
+        let Some(status) = head.next() else {
             return Some(Self::Gone { version });
         };
         Some(Self::Page(ListingPage {
             version,
-            status: Status::from_name(&text(status)?)?,
-            visibility: Visibility::from_name(&text(visibility)?)?,
-            seller_id: parse(seller)?,
+            status: Status::from_name(status)?,
+            visibility: Visibility::from_name(head.next()?)?,
+            seller_id: head.next()?.parse().ok()?,
             body,
         }))
     }
 }
 
-/// A stock's hash as its reader finds it.
+/// A stock as its reader finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldStock {
     Page(StockPage),
@@ -204,27 +199,28 @@ pub enum HeldStock {
 pub struct StockPage {
     pub version: u64,
     pub listing_id: ListingId,
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 impl HeldStock {
-    /// Reads the values of [`STOCK_FIELDS`]. `None` is a miss: no such key, or one that is not ours.
+    /// Reads what is at [`stock_key`]. `None` is a miss: not ours.
     #[must_use]
-    pub fn read([version, body, listing]: [Option<Vec<u8>>; 3]) -> Option<Self> {
-        let version = parse(version)?;
-        let Some(body) = body else {
+    pub fn read(page: &Bytes) -> Option<Self> {
+        let (head, body) = open(page)?;
+        let mut head = head.split(' ');
+        let version = head.next()?.parse().ok()?;
+        let Some(listing_id) = head.next() else {
             return Some(Self::Gone { version });
         };
-        Some(Self::Page(StockPage { version, listing_id: parse(listing)?, body }))
+        Some(Self::Page(StockPage { version, listing_id: listing_id.parse().ok()?, body }))
     }
 }
 
-fn text(value: Option<Vec<u8>>) -> Option<String> {
-    String::from_utf8(value?).ok()
-}
-
-fn parse<T: std::str::FromStr>(value: Option<Vec<u8>>) -> Option<T> {
-    text(value)?.parse().ok()
+/// Its first line, and the rest.
+fn open(page: &Bytes) -> Option<(&str, Bytes)> {
+    let end = page.iter().position(|&byte| byte == b'\n').unwrap_or(page.len());
+    let head = std::str::from_utf8(&page[..end]).ok()?;
+    Some((head, page.slice(page.len().min(end + 1)..)))
 }
 
 #[cfg(test)]
@@ -246,37 +242,41 @@ mod tests {
         }
     }
 
-    /// What a hash holds after the gate wrote it.
-    fn hash<const N: usize>(write: &Write, names: [&str; N]) -> [Option<Vec<u8>>; N] {
-        names.map(|name| {
-            if name == "version" {
-                return Some(write.version.to_string().into());
-            }
-            write.fields.chunks(2).find(|pair| pair[0] == name.as_bytes()).map(|pair| pair[1].clone())
-        })
+    fn written(write: &Write) -> Bytes {
+        let [_, _, _, page] = write.arguments(Mode::Newer);
+        page.into()
     }
 
     #[test]
     fn what_is_written_reads_back() {
         let write = Write::stock(1, &stock()).unwrap();
-        assert_eq!(write.key, "page:1:stock:00000000-0000-0000-0000-000000000007");
-        let Some(HeldStock::Page(page)) = HeldStock::read(hash(&write, STOCK_FIELDS)) else { panic!("no page") };
+        assert_eq!(write.key, "listing_page:1:stock:00000000-0000-0000-0000-000000000007");
+        let Some(HeldStock::Page(page)) = HeldStock::read(&written(&write)) else { panic!("no page") };
         assert_eq!((page.version, page.listing_id), (4, ListingId(Uuid::from_u128(1))));
         assert_eq!(serde_json::from_slice::<StockLevel>(&page.body).unwrap().available, 10);
     }
 
     #[test]
+    fn a_listing_says_whom_it_is_for() {
+        let page = Bytes::from_static(b"7 paused private 00000000-0000-0000-0000-000000000003\n{\"title\":\"two\\nlines\"}");
+        let Some(HeldListing::Page(page)) = HeldListing::read(&page) else { panic!("no page") };
+        assert_eq!((page.version, page.status, page.visibility), (7, Status::Paused, Visibility::Private));
+        assert_eq!((page.seller_id, &page.body[..]), (UserId(Uuid::from_u128(3)), &br#"{"title":"two\nlines"}"#[..]));
+    }
+
+    #[test]
     fn a_tombstone_reads_as_gone_and_lives_longer() {
         let write = Write::listing_gone(2, ListingId(Uuid::from_u128(1)), 9);
-        assert_eq!(HeldListing::read(hash(&write, LISTING_FIELDS)), Some(HeldListing::Gone { version: 9 }));
+        assert_eq!(HeldListing::read(&written(&write)), Some(HeldListing::Gone { version: 9 }));
         assert!(write.ttl > PAGE_TTL);
         assert_eq!(write.as_fill().ttl, FILL_TTL);
     }
 
     #[test]
-    fn a_missing_or_foreign_hash_is_a_miss() {
-        assert_eq!(HeldListing::read([const { None }; 5]), None);
-        let foreign = [Some(b"1".to_vec()), Some(b"{}".to_vec()), Some(b"lost".to_vec()), None, None];
-        assert_eq!(HeldListing::read(foreign), None);
+    fn what_is_not_ours_is_a_miss() {
+        for page in ["", "{}", "1 lost public", "1 active public x\n{}", "-1\n{}", "\u{df}\n"] {
+            assert_eq!(HeldListing::read(&Bytes::from(page)), None, "{page}");
+        }
+        assert_eq!(HeldListing::read(&Bytes::from_static(b"\xff\n{}")), None);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use acceptance::{Marketplace, Name, until_some};
 use anyhow::Context as _;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -88,7 +89,7 @@ impl Drop for Bare {
     }
 }
 
-/// The least that answers a listing: one HGET, its bytes as JSON.
+/// The least that answers a listing: one GET, its bytes as JSON.
 pub async fn serve_bare(redis: &str) -> anyhow::Result<()> {
     let connection = redis::Client::open(format!("redis://{redis}"))?.get_multiplexed_async_connection().await?;
     let app = Router::new().route("/api/v1/listings/{id}", get(bare)).with_state(connection);
@@ -101,6 +102,7 @@ pub async fn serve_bare(redis: &str) -> anyhow::Result<()> {
 }
 
 async fn bare(State(mut redis): State<MultiplexedConnection>, Path(id): Path<Uuid>) -> impl IntoResponse {
-    let body: Vec<u8> = redis.hget(listing_page::listing_key(1, id.into()), "body").await.unwrap_or_default();
-    ([(CONTENT_TYPE, "application/json")], body)
+    let page: Vec<u8> = redis.get(listing_page::listing_key(1, id.into())).await.unwrap_or_default();
+    let body = page.iter().position(|&byte| byte == b'\n').map_or(0, |head| head + 1);
+    ([(CONTENT_TYPE, "application/json")], Bytes::from(page).slice(body..))
 }

@@ -68,20 +68,20 @@ impl Marketplace {
     /// The page of a listing, if Redis holds one.
     pub async fn page(&self, listing: Uuid) -> anyhow::Result<Option<Held>> {
         let generation = self.serving("listing_page").await?;
-        self.hash(&listing_page::listing_key(generation, listing.into())).await
+        self.cached(&listing_page::listing_key(generation, listing.into())).await
     }
 
     /// The stock of a variant, if Redis holds it.
     pub async fn cached_stock(&self, variant: Uuid) -> anyhow::Result<Option<Held>> {
         let generation = self.serving("listing_page").await?;
-        self.hash(&listing_page::stock_key(generation, variant.into())).await
+        self.cached(&listing_page::stock_key(generation, variant.into())).await
     }
 
-    async fn hash(&self, key: &str) -> anyhow::Result<Option<Held>> {
-        let mut fields: BTreeMap<String, String> =
-            redis::cmd("HGETALL").arg(key).query_async(&mut self.redis.connection().await?).await?;
-        let Some(version) = fields.remove("version") else { return Ok(None) };
-        let state = fields.remove("body").map(|body| serde_json::from_str(&body)).transpose()?;
-        Ok(Some(Held { version: version.parse()?, state }))
+    async fn cached(&self, key: &str) -> anyhow::Result<Option<Held>> {
+        let page: Option<String> = redis::cmd("GET").arg(key).query_async(&mut self.redis.connection().await?).await?;
+        let Some(page) = page else { return Ok(None) };
+        let (head, body) = page.split_once('\n').map_or((page.as_str(), None), |(head, body)| (head, Some(body)));
+        let version = head.split(' ').next().unwrap_or_default().parse()?;
+        Ok(Some(Held { version, state: body.map(serde_json::from_str).transpose()? }))
     }
 }

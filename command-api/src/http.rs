@@ -8,14 +8,13 @@ mod listings;
 mod openapi;
 mod seller;
 
-use std::convert::Infallible;
-
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use service::bearer::Verifier;
-use service::http::deadline;
+use service::http::{Deadlines, HttpMetrics};
+use service::ops::Lifecycle;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
@@ -30,30 +29,30 @@ pub struct Served {
     verifier: Verifier,
 }
 
-/// All routes of the public port. `jwks` is shown if we sign tokens ourselves.
-pub fn routes(app: App, verifier: Verifier, jwks: Option<Value>) -> Router {
-    let (routes, document) = commands().split_for_parts();
-    let routes = routes.with_state(Served { app, verifier });
-    Router::new()
-        .merge(routes)
+/// All routes of the public port, their middleware around them. `jwks` is shown if we sign tokens ourselves.
+pub fn routes(app: App, verifier: Verifier, jwks: Option<Value>, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
+    let mut deadlines = Deadlines::default();
+    let (routes, document) = commands(&mut deadlines).split_for_parts();
+    let routes = Router::new()
+        .merge(routes.with_state(Served { app, verifier }))
         .merge(openapi::routes(document))
         .merge(jwks::routes(jwks))
         .merge(service::problem::pages())
-        .route("/health", get(async || Json(json!({ "status": "healthy" }))))
+        .route("/health", get(async || Json(json!({ "status": "healthy" }))));
+    service::http::wrap(routes, metrics, deadlines, lifecycle)
 }
 
 /// The routes that the contract names, with their documentation, each within its deadline.
-fn commands() -> OpenApiRouter<Served> {
-    let changes = OpenApiRouter::with_openapi(openapi::preamble())
-        .routes(routes!(listings::create_listing).layer(deadline(create_listing::DEADLINE)))
-        .routes(routes!(listings::replace_listing, listings::patch_listing).layer(deadline(replace_listing::DEADLINE)))
-        .routes(routes!(listings::delete_listing).layer(deadline(delete_listing::DEADLINE)))
-        .routes(routes!(listings::publish_listing).layer(deadline(change_status::DEADLINE)))
-        .routes(routes!(listings::pause_listing).layer(deadline(change_status::DEADLINE)))
-        .routes(routes!(listings::archive_listing).layer(deadline(change_status::DEADLINE)));
-    let batches = routes!(batch::create_listings).layer::<_, Infallible>(deadline(create_batch::DEADLINE));
-    changes
-        .routes(batches.layer(DefaultBodyLimit::max(batch::BATCH)))
-        .routes(routes!(inventory::set_stock).layer(deadline(set_stock::DEADLINE)))
-        .routes(routes!(inventory::record_movement).layer(deadline(record_movement::DEADLINE)))
+fn commands(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
+    let batches = routes!(batch::create_listings).layer(DefaultBodyLimit::max(batch::BATCH));
+    OpenApiRouter::with_openapi(openapi::preamble())
+        .routes(deadlines.within(create_listing::DEADLINE, routes!(listings::create_listing)))
+        .routes(deadlines.within(replace_listing::DEADLINE, routes!(listings::replace_listing, listings::patch_listing)))
+        .routes(deadlines.within(delete_listing::DEADLINE, routes!(listings::delete_listing)))
+        .routes(deadlines.within(change_status::DEADLINE, routes!(listings::publish_listing)))
+        .routes(deadlines.within(change_status::DEADLINE, routes!(listings::pause_listing)))
+        .routes(deadlines.within(change_status::DEADLINE, routes!(listings::archive_listing)))
+        .routes(deadlines.within(create_batch::DEADLINE, batches))
+        .routes(deadlines.within(set_stock::DEADLINE, routes!(inventory::set_stock)))
+        .routes(deadlines.within(record_movement::DEADLINE, routes!(inventory::record_movement)))
 }

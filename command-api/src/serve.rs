@@ -61,8 +61,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     );
     let lifecycle = ops.lifecycle();
     lifecycle.follow(&stop);
-    let routes = http::routes(app, verifier, signer.map(|signer| signer.jwks()));
-    let routes = service::http::wrap(routes, http_metrics, lifecycle.clone());
+    let routes = http::routes(app, verifier, signer.map(|signer| signer.jwks()), http_metrics, lifecycle.clone());
 
     let ops_listener = ops::bind(settings.ops.ops_addr).await?;
     let http_listener = service::serve::bind("HTTP_ADDR", settings.http.http_addr).await?;

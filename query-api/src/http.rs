@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use service::http::deadline;
+use service::http::Deadlines;
 use service::ops::Lifecycle;
 use service::problem;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -52,27 +52,28 @@ impl utoipa::Modify for Bearer {
 /// Every route, its middleware around it.
 pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
     let metrics = app.metrics.http.clone();
-    let (api, document) = api().with_state::<()>(app).split_for_parts();
+    let mut deadlines = Deadlines::default();
+    let (api, document) = api(&mut deadlines).with_state::<()>(app).split_for_parts();
     let router = api
         .route("/health", get(async || ([("content-type", "application/json")], r#"{"status":"healthy"}"#)))
         .merge(problem::pages())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
-    service::http::wrap(router, metrics, lifecycle)
+    service::http::wrap(router, metrics, deadlines, lifecycle)
 }
 
-fn api() -> OpenApiRouter<App> {
+fn api(deadlines: &mut Deadlines) -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(listings::get_listing).layer(deadline(GET)))
-        .routes(routes!(search::search_listings).layer(deadline(SEARCH)))
-        .routes(routes!(search::search).layer(deadline(SEARCH)))
-        .routes(routes!(listings::list_listings).layer(deadline(LIST)))
-        .routes(routes!(stock::get_stock).layer(deadline(STOCK)))
+        .routes(deadlines.within(GET, routes!(listings::get_listing)))
+        .routes(deadlines.within(SEARCH, routes!(search::search_listings)))
+        .routes(deadlines.within(SEARCH, routes!(search::search)))
+        .routes(deadlines.within(LIST, routes!(listings::list_listings)))
+        .routes(deadlines.within(STOCK, routes!(stock::get_stock)))
 }
 
 /// The OpenAPI document that `/openapi.json` serves.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    api().into_openapi()
+    api(&mut Deadlines::default()).into_openapi()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
 
 pub use body::{AnyJson, Draft, Json, MediaTypes, Raw};
-pub use deadline::{Deadline, DeadlineLayer, deadline};
+pub use deadline::{Deadline, Deadlines};
 pub use entity::{ETag, IfMatch, IfNoneMatch};
 pub use header::{Header, RequestHeader, RequestId};
 pub use json::read as read_json;
@@ -46,9 +46,9 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 const WORTH_COMPRESSING: u64 = 1024;
 
 /// Wraps a program's routes with everything that each of them needs. From the outside in: metrics, request id, trace span,
-/// access log, problems with `instance` and `trace_id`, a panic as a problem, the last-resort deadline; gzip; the body limit.
+/// access log, problems with `instance` and `trace_id`, a panic as a problem, the route's deadline; gzip; the body limit.
 /// Call it last: a route added afterwards has none of it.
-pub fn wrap(router: Router, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
+pub fn wrap(router: Router, metrics: HttpMetrics, deadlines: Deadlines, lifecycle: Lifecycle) -> Router {
     let compressible = DefaultPredicate::new().and(SizeAbove::new(WORTH_COMPRESSING));
     router
         .fallback(no_such_route)
@@ -56,7 +56,7 @@ pub fn wrap(router: Router, metrics: HttpMetrics, lifecycle: Lifecycle) -> Route
         // One layer for the router, which boxes each: the first of them is the outermost.
         .layer(
             ServiceBuilder::new()
-                .layer(Observe::new(metrics, lifecycle))
+                .layer(Observe::new(metrics, deadlines, lifecycle))
                 .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible))
                 .layer(DefaultBodyLimit::max(BODY_LIMIT)),
         )

@@ -1,20 +1,21 @@
 //! Serves HTTP so that a stop loses no request: unready first, then no new connections, then the rest is finished.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
+use tower::Service as _;
 use tracing::{debug, info, warn};
 
 use crate::ops::Lifecycle;
@@ -146,14 +147,18 @@ async fn converse(stream: TcpStream, routes: Router, mut ending: watch::Receiver
         debug!(error = %error, "Cannot set TCP_NODELAY: {error}");
     }
     let (speaks, mut spoken) = watch::channel(false);
-    let routes = routes.map_request(move |request: http::Request<hyper::body::Incoming>| {
-        speaks.send_if_modified(|spoken| !std::mem::replace(spoken, true));
-        request.map(axum::body::Body::new)
+    let silent = AtomicBool::new(true);
+    let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        if silent.swap(false, Ordering::Relaxed) {
+            speaks.send_replace(true);
+        }
+        // A router is always ready.
+        routes.clone().call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
     tokio::pin!(connection);
 

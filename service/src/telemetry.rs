@@ -23,6 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, fmt};
 
+pub(crate) use trace::Trail;
 pub use trace::{TRACEPARENT, add_link, are_traces_exported, current_trace_id, current_traceparent, set_parent};
 
 use crate::settings::{LogArgs, LogFormat};

@@ -1,75 +1,62 @@
 //! How long a route may take: each has its own, and says 504 when it has passed.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Request};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::FromRequestParts;
+use http::Method;
 use http::request::Parts;
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use utoipa::openapi::Paths;
 
 use crate::problem::{Kind, Problem};
+
+/// For routes that set no deadline of their own: longer than any of the contract.
+const LAST_RESORT: Duration = Duration::from_secs(30);
 
 /// A request that took more than this part of its deadline is counted: the next one may not make it.
 const NEAR: f64 = 0.8;
 
-/// The deadline of one route: `.layer(deadline(SEARCH))` on it. Passing it drops the handler's work and answers the problem
-/// `timeout`, which says that the outcome is unknown.
-#[must_use]
-pub fn deadline(within: Duration) -> DeadlineLayer {
-    DeadlineLayer { within }
+/// The deadlines of a program's routes, for [`super::wrap`], which keeps them. Passing one drops the handler's work and answers the
+/// problem `timeout`, which says that the outcome is unknown.
+///
+/// One table, and not a layer around each route: axum boxes a request once more for every layer that it passes.
+#[derive(Debug, Clone, Default)]
+pub struct Deadlines {
+    /// A dozen.
+    routes: Vec<(Method, String, Duration)>,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub struct DeadlineLayer {
-    within: Duration,
-}
-
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = WithDeadline<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        WithDeadline { inner, within: self.within }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct WithDeadline<S> {
-    inner: S,
-    within: Duration,
-}
-
-impl<S> Service<Request> for WithDeadline<S>
-where
-    S: Service<Request, Response = Response>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let within = self.within;
-        let started = Instant::now();
-        request.extensions_mut().insert(Deadline { at: started + within });
-        let work = self.inner.call(request);
-        Box::pin(async move {
-            let (mut response, passed) = match tokio::time::timeout(within, work).await {
-                Ok(outcome) => (outcome?, false),
-                Err(_) => (self::passed(within).into_response(), true),
-            };
-            let took = started.elapsed();
-            if passed || took > within.mul_f64(NEAR) {
-                response.extensions_mut().insert(Spent { took, passed });
+impl Deadlines {
+    /// Notes how long documented routes may take, and gives them back: `.routes(deadlines.within(SEARCH, routes!(search)))`.
+    pub fn within<Schemas, Routes>(
+        &mut self,
+        within: Duration,
+        (schemas, paths, routes): (Schemas, Paths, Routes),
+    ) -> (Schemas, Paths, Routes) {
+        for (path, item) in &paths.paths {
+            let documented = [
+                (Method::GET, &item.get),
+                (Method::PUT, &item.put),
+                (Method::POST, &item.post),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
+            ];
+            for (method, _) in documented.into_iter().filter(|(_, operation)| operation.is_some()) {
+                self.set(method, path, within);
             }
-            Ok(response)
-        })
+        }
+        (schemas, paths, routes)
+    }
+
+    /// How long one route may take.
+    pub fn set(&mut self, method: Method, path: &str, within: Duration) {
+        self.routes.push((method, path.to_owned(), within));
+    }
+
+    pub(super) fn of(&self, method: &Method, path: &str) -> Duration {
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        let own = self.routes.iter().find(|(of, route, _)| of == method && route == path);
+        own.map_or(LAST_RESORT, |(_, _, within)| *within)
     }
 }
 
@@ -77,10 +64,25 @@ pub(super) fn passed(within: Duration) -> Problem {
     Problem::new(Kind::Timeout, format!("No answer within {} ms; whether it was done is not known", within.as_millis()))
 }
 
+/// What a request took of its deadline, as far as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spent {
+    Little,
+    /// All of it, nearly.
+    Most,
+    All,
+}
+
+impl Spent {
+    pub fn of(took: Duration, within: Duration) -> Self {
+        if took > within.mul_f64(NEAR) { Self::Most } else { Self::Little }
+    }
+}
+
 /// When the request at hand has to be answered: for handlers that wait for something and must not wait longer.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
-    pub at: Instant,
+    pub(super) at: Instant,
 }
 
 impl Deadline {
@@ -93,7 +95,7 @@ impl Deadline {
 impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Problem;
 
-    /// A route without a deadline of its own is a mistake in the program, not in the request.
+    /// A route that is not wrapped is a mistake in the program, not in the request.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts
             .extensions
@@ -101,11 +103,4 @@ impl<S: Sync> FromRequestParts<S> for Deadline {
             .copied()
             .ok_or_else(|| Problem::logged(&anyhow::anyhow!("the route {} has no deadline", parts.uri.path())))
     }
-}
-
-/// Carried outwards with the response of a request that took all of its deadline, or nearly, to be counted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Spent {
-    pub took: Duration,
-    pub passed: bool,
 }

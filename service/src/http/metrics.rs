@@ -133,7 +133,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub fn answered(mut self, response: &Response, took: Duration) {
+    pub fn answered(mut self, response: &Response, took: Duration, spent: Spent) {
         self.answered = true;
         let status = response.status();
         self.count(status.as_u16());
@@ -143,15 +143,15 @@ impl InFlight {
         }
         let Self { metrics, route, .. } = &self;
         metrics.durations.get_or_create(route).observe(took.as_secs_f64());
-        match response.extensions().get::<Spent>() {
-            Some(Spent { passed: true, took }) => {
+        match spent {
+            Spent::Little => {}
+            Spent::Most => {
+                metrics.near_timeouts.get_or_create(route).inc();
+            }
+            Spent::All => {
                 metrics.timeouts.get_or_create(route).inc();
                 metrics.timeout_durations.get_or_create(route).observe(took.as_secs_f64());
             }
-            Some(Spent { passed: false, .. }) => {
-                metrics.near_timeouts.get_or_create(route).inc();
-            }
-            None => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{self, HttpBody};
 use axum::extract::{OriginalUri, Request};
@@ -14,17 +14,16 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::{Span, field, info, info_span};
 
+use super::RequestId;
+use super::deadline::{self, Deadline, Deadlines, Spent};
 use super::metrics::{HttpMetrics, Route};
-use super::{RequestId, deadline};
 use crate::ops::Lifecycle;
 use crate::problem::Problem;
-use crate::telemetry;
-
-/// For routes that set no deadline of their own, and in case one is forgotten: longer than any deadline of the contract.
-const LAST_RESORT: Duration = Duration::from_secs(30);
+use crate::telemetry::{self, Trail};
 
 /// What a layer of the framework says of a refused request is shown if it is no longer than this.
 const PLAIN_DETAIL_LIMIT: usize = 1024;
@@ -38,12 +37,13 @@ pub(super) struct Observe(Arc<Observer>);
 
 struct Observer {
     metrics: Arc<HttpMetrics>,
+    deadlines: Deadlines,
     lifecycle: Lifecycle,
 }
 
 impl Observe {
-    pub fn new(metrics: HttpMetrics, lifecycle: Lifecycle) -> Self {
-        Self(Arc::new(Observer { metrics: Arc::new(metrics), lifecycle }))
+    pub fn new(metrics: HttpMetrics, deadlines: Deadlines, lifecycle: Lifecycle) -> Self {
+        Self(Arc::new(Observer { metrics: Arc::new(metrics), deadlines, lifecycle }))
     }
 }
 
@@ -79,21 +79,24 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let asked = Asked::of(&mut request);
         let seen = self.observer.metrics.begin(&asked.method, asked.route.clone());
-        let span = asked.span(&request);
+        let within = self.observer.deadlines.of(&asked.method, asked.route.as_str());
+        let deadline = Deadline { at: asked.came + within };
+        request.extensions_mut().insert(deadline);
+        let trail = asked.trail(&request);
         let work = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let observer = Arc::clone(&self.observer);
         let work = Box::pin(async move {
-            let response = match tokio::time::timeout(LAST_RESORT, work).await {
-                Ok(Ok(Ok(response))) => response.map(axum::body::Body::new),
+            let (response, passed) = match tokio::time::timeout_at(deadline.at, work).await {
+                Ok(Ok(Ok(response))) => (response.map(axum::body::Body::new), false),
                 Ok(Ok(Err(never))) => match never {},
                 // The panic hook has logged it.
-                Ok(Err(_)) => Problem::internal().into_response(),
-                Err(_) => deadline::passed(LAST_RESORT).into_response(),
+                Ok(Err(_)) => (Problem::internal().into_response(), false),
+                Err(_) => (deadline::passed(within).into_response(), true),
             };
             let mut response = finish(response, &asked.uri).await;
             let took = asked.came.elapsed();
             asked.log(response.status(), took);
-            seen.answered(&response, took);
+            seen.answered(&response, took, if passed { Spent::All } else { Spent::of(took, within) });
             response.headers_mut().insert(RequestId::NAME, asked.id.header());
             if observer.lifecycle.is_draining() {
                 // A caller who keeps the connection could send the next request at the very moment at which it is closed.
@@ -101,14 +104,14 @@ where
             }
             Ok(response)
         });
-        Answering { span, work }
+        Answering { trail, work }
     }
 }
 
-/// The work on an answer, in its span. Entering a span costs as much as routing a request: it is done once for each poll, and not
+/// The work on an answer, on its trail. A span costs as much as routing a request: it is entered once for each poll, and not
 /// once more for dropping what is done, as `tracing` does.
 pub(super) struct Answering {
-    span: Span,
+    trail: Trail,
     work: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>,
 }
 
@@ -116,8 +119,8 @@ impl Future for Answering {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { span, work } = &mut *self;
-        span.in_scope(|| work.as_mut().poll(context))
+        let Self { trail, work } = &mut *self;
+        trail.follow(|| work.as_mut().poll(context))
     }
 }
 
@@ -139,31 +142,30 @@ impl Asked {
         Self { came: Instant::now(), method: request.method().clone(), route: Route::of(request), uri: sent.clone(), id }
     }
 
-    /// Its fields are for those who collect traces; lines show its ids only.
-    fn span(&self, request: &Request) -> Span {
-        let span = if telemetry::are_traces_exported() {
-            let Self { method, route, .. } = self;
-            let route = route.as_str();
-            info_span!(
-                "request",
-                otel.name = format!("{method} {route}"),
-                otel.kind = "server",
-                http.request.method = %method,
-                http.route = route,
-                url.path = self.uri.path(),
-                request.id = self.id.as_str(),
-                http.response.status_code = field::Empty,
-                otel.status_code = field::Empty,
-            )
-        } else {
-            info_span!("request")
-        };
+    /// A span is for those who collect traces; everyone else only sees its ids.
+    fn trail(&self, request: &Request) -> Trail {
         let parent = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
+        if !telemetry::are_traces_exported() {
+            return Trail::ids(parent);
+        }
+        let Self { method, route, .. } = self;
+        let route = route.as_str();
+        let span = info_span!(
+            "request",
+            otel.name = format!("{method} {route}"),
+            otel.kind = "server",
+            http.request.method = %method,
+            http.route = route,
+            url.path = self.uri.path(),
+            request.id = self.id.as_str(),
+            http.response.status_code = field::Empty,
+            otel.status_code = field::Empty,
+        );
         telemetry::set_parent(&span, parent);
-        span
+        Trail::Span(span)
     }
 
-    /// In the request's span.
+    /// On the request's trail.
     fn log(&self, status: StatusCode, took: Duration) {
         let Self { method, route, uri, id, .. } = self;
         let path = uri.path();

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{self, Body};
 use axum::response::Response;
 use axum::routing::{get, post};
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
@@ -83,12 +83,15 @@ impl Bench {
             .route("/names/{name}", get(async |Path(name): Path<String>| name))
             .route("/plain/{id}", get(async |axum::extract::Path(id): axum::extract::Path<u8>| id.to_string()))
             .route("/panic", get(async || -> String { panic!("by design of the test") }))
-            .route("/slow", get(std::future::pending::<()>).layer(deadline(Duration::from_millis(20))))
-            .route("/near", get(async || std::thread::sleep(Duration::from_millis(9))).layer(deadline(Duration::from_millis(10))))
+            .route("/slow", get(std::future::pending::<()>))
+            .route("/near", get(async || std::thread::sleep(Duration::from_millis(9))))
             .route("/stuck", get(std::future::pending::<()>))
             .route("/long", get(async || "x".repeat(10_000)))
             .route("/id", get(async |id: RequestId| id.as_str().to_owned()));
-        let routes = wrap(routes, metrics, lifecycle.clone());
+        let mut deadlines = Deadlines::default();
+        deadlines.set(Method::GET, "/slow", Duration::from_millis(20));
+        deadlines.set(Method::GET, "/near", Duration::from_millis(10));
+        let routes = wrap(routes, metrics, deadlines, lifecycle.clone());
         Self { registry, lifecycle, routes }
     }
 

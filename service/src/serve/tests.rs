@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::http::{HttpMetrics, wrap};
+use crate::http::{Deadlines, HttpMetrics, wrap};
 
 const QUICK: Drain = Drain { probe_period: Duration::from_millis(100), grace: Duration::from_millis(500) };
 
@@ -71,7 +71,8 @@ async fn a_stop_under_load_loses_no_request() {
     let mut registry = Registry::default();
     let (lifecycle, stop) = (Lifecycle::default(), CancellationToken::new());
     let pause = async || tokio::time::sleep(Duration::from_millis(3)).await;
-    let routes = wrap(Router::new().route("/", get(pause)), HttpMetrics::register(&mut registry), lifecycle.clone());
+    let routes =
+        wrap(Router::new().route("/", get(pause)), HttpMetrics::register(&mut registry), Deadlines::default(), lifecycle.clone());
     let listener = bind("HTTP_ADDR", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let drain = Drain { probe_period: Duration::from_millis(500), grace: Duration::from_secs(5) };

@@ -87,6 +87,29 @@ async fn a_line_belongs_to_the_trace_that_caused_it() {
 }
 
 #[test]
+fn work_that_nobody_collects_has_its_ids_all_the_same() {
+    let (kept, _guard) = logging("info");
+    let caused = Trail::ids(Some(&format!("00-{TRACE}-00f067aa0ba902b7-01")));
+    let carried = caused.follow(|| {
+        info!("Outer");
+        info_span!("inner").in_scope(|| info!("Inner"));
+        current_traceparent().unwrap()
+    });
+    assert_eq!(caused.follow(current_traceparent), Some(carried.clone()), "each part of it has the same");
+    assert_eq!(current_traceparent(), None);
+
+    let lines = kept.lines();
+    assert_eq!((&lines[0]["trace_id"], &lines[1]["trace_id"]), (&TRACE.into(), &TRACE.into()));
+    assert_ne!(lines[0]["span_id"], lines[1]["span_id"]);
+    assert_eq!(carried, format!("00-{TRACE}-{}-01", lines[0]["span_id"].as_str().unwrap()), "the caller's mark is handed on");
+    assert!(!carried.contains("00f067aa0ba902b7"), "a step of its own");
+
+    let (one, other) = (Trail::ids(None), Trail::ids(Some("garbage")));
+    assert_ne!(one.follow(current_trace_id), other.follow(current_trace_id), "without a cause each begins its own");
+    assert!(one.follow(current_traceparent).unwrap().ends_with("-00"), "nobody exports it");
+}
+
+#[test]
 fn a_quiet_log_keeps_its_trace_ids() {
     let (kept, _guard) = logging("warn");
     let (one, other) = (info_span!("request"), error_span!("request"));

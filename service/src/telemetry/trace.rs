@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::HeaderName;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
 use opentelemetry::{Context, global};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, Sampler, SdkTracerProvider};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -74,6 +74,37 @@ pub fn set_parent(span: &Span, traceparent: Option<&str>) {
     if let Some(parent) = traceparent.and_then(parse) {
         // It fails only if nobody listens to the span.
         let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+    }
+}
+
+/// What the parts of one piece of work have in common: the trace that they belong to.
+pub(crate) enum Trail {
+    Span(Span),
+    /// Nobody collects traces: the ids that a span would have, at a tenth of what a span costs.
+    Ids(Context),
+}
+
+impl Trail {
+    pub fn ids(traceparent: Option<&str>) -> Self {
+        let ids = RandomIdGenerator::default();
+        let ids = match traceparent.and_then(parse) {
+            Some(cause) => {
+                SpanContext::new(cause.trace_id(), ids.new_span_id(), cause.trace_flags(), false, cause.trace_state().clone())
+            }
+            None => SpanContext::new(ids.new_trace_id(), ids.new_span_id(), TraceFlags::default(), false, TraceState::default()),
+        };
+        Self::Ids(Context::new().with_remote_span_context(ids))
+    }
+
+    /// Does a part of the work.
+    pub fn follow<T>(&self, part: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Span(span) => span.in_scope(part),
+            Self::Ids(context) => {
+                let _followed = context.clone().attach();
+                part()
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! A store or the broker that is away makes the projections wait. It never makes a dead letter.
 
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
+use reqwest::Method;
+use serde_json::json;
 
 async fn holds(market: &Marketplace, projection: &str) -> anyhow::Result<bool> {
     Ok(market.projector()?.metric("listings_projection_held", &[("projection", projection)]).await? == Some(1.0))
@@ -39,6 +41,46 @@ async fn a_store_that_is_away_holds_its_own_projections_only() -> anyhow::Result
             assert!(market.documents(&[listing.id.0]).await?.contains_key(&listing.id.0));
             assert!(market.catalogue().await?.contains_key(&listing.id.0));
         }
+    }
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_writes_is_waited_for() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let before = ada.publishes(a_listing().titled("Before")).await?;
+    market.settle().await?;
+
+    // As OpenSearch itself does on a disk that is nearly full.
+    let settings = format!("/{}/_settings", market.opensearch.alias);
+    let block = async |blocked: Option<bool>| {
+        let blocked = json!({ "index.blocks.read_only_allow_delete": blocked });
+        market.opensearch.ask(Method::PUT, &settings, Some(&blocked)).await
+    };
+    // As after a failover that this address did not take part in.
+    let replica = async |of: [&str; 2]| {
+        redis::cmd("REPLICAOF").arg(&of).exec_async(&mut market.redis.connection().await?).await.map_err(anyhow::Error::from)
+    };
+    block(Some(true)).await?;
+    replica(["127.0.0.1", "1"]).await?;
+    let mut published = Vec::new();
+    for number in 0..30 {
+        published.push(ada.publishes(a_listing().titled(&format!("Meanwhile {number}"))).await?);
+    }
+    for waiting in ["listing_search", "listing_page"] {
+        until(format!("{waiting} to hold"), async || holds(&market, waiting).await).await?;
+    }
+    assert_eq!(market.shows(before).await?.title, "Before", "reads go on");
+    let found = market.visitor()?.asks("/api/v1/listings/search?q=Before").await?.expect(200)?.value()?;
+    assert_eq!(found["items"][0]["id"], json!(before.id), "{found}");
+
+    block(None).await?;
+    replica(["NO", "ONE"]).await?;
+    market.settle().await?;
+    for listing in published {
+        assert!(market.documents(&[listing.id.0]).await?.contains_key(&listing.id.0));
+        assert!(market.page(listing.id.0).await?.is_some());
     }
     market.stop().await
 }

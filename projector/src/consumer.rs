@@ -8,6 +8,7 @@ mod attempt;
 mod delivery;
 mod hold;
 mod open;
+mod pace;
 mod pull;
 mod settle;
 
@@ -30,6 +31,7 @@ use self::{
     attempt::{Attempt, attempt},
     delivery::coalesce,
     open::Open,
+    pace::Pace,
     pull::{Pull, Pulled},
 };
 use crate::{
@@ -94,8 +96,7 @@ struct Session {
     queued_bytes: usize,
     last_came: Instant,
     attempts: JoinSet<Attempt>,
-    /// How many attempts may run at once: one more after each that went well, half after one that did not.
-    width: usize,
+    pace: Pace,
     more_time_at: Instant,
     more_time_every: Duration,
 }
@@ -154,7 +155,7 @@ impl<P: Projection> Consumer<P> {
             queued_bytes: 0,
             last_came: Instant::now(),
             attempts: JoinSet::new(),
-            width: P::LIMITS.in_flight,
+            pace: Pace::new(P::LIMITS),
             more_time_at: Instant::now() + more_time_every,
             more_time_every,
         })
@@ -217,7 +218,7 @@ impl<P: Projection> Consumer<P> {
 
     fn next_timer(&self, session: &Session) -> Instant {
         let mut timer = session.more_time_at;
-        if session.attempts.len() < session.width {
+        if session.attempts.len() < session.pace.attempts() {
             timer = self.retries.next_due().map_or(timer, |due| due.min(timer));
             if !session.queue.is_empty() {
                 timer = timer.min(session.last_came + LINGER);
@@ -229,9 +230,9 @@ impl<P: Projection> Consumer<P> {
     /// Starts as many attempts as may run: what is due again first, then what is new.
     fn start_attempts(&mut self, session: &mut Session) {
         let now = Instant::now();
-        while session.attempts.len() < session.width {
+        while session.attempts.len() < session.pace.attempts() {
             let mut chains = Vec::new();
-            while chains.len() < P::LIMITS.events {
+            while chains.len() < session.pace.events() {
                 let Some(chain) = self.retries.take_due(now) else { break };
                 chains.push(chain);
             }
@@ -249,7 +250,7 @@ impl<P: Projection> Consumer<P> {
     /// The next new events, if it is time for them: enough for a batch, or nothing more to wait for.
     fn next_batch(&self, session: &mut Session, now: Instant) -> Vec<Chain> {
         let Some(last) = session.queue.back() else { return Vec::new() };
-        let enough = session.queue.len() >= P::LIMITS.events || session.queued_bytes >= P::LIMITS.bytes;
+        let enough = session.queue.len() >= session.pace.events() || session.queued_bytes >= P::LIMITS.bytes;
         let more_comes = last.pending > 0 && !session.open.is_full() && now < session.last_came + LINGER;
         if !enough && more_comes {
             return Vec::new();
@@ -258,7 +259,7 @@ impl<P: Projection> Consumer<P> {
         let mut bytes = 0;
         while let Some(next) = session.queue.front() {
             let suspect = self.retries.is_suspect(next.sequence, next.delivered);
-            if !batch.is_empty() && (suspect || batch.len() >= P::LIMITS.events || bytes + next.size() > P::LIMITS.bytes) {
+            if !batch.is_empty() && (suspect || batch.len() >= session.pace.events() || bytes + next.size() > P::LIMITS.bytes) {
                 break;
             }
             bytes += next.size();

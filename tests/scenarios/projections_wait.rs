@@ -1,5 +1,7 @@
 //! A store or the broker that is away makes the projections wait. It never makes a dead letter.
 
+use std::time::Duration;
+
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
 use reqwest::Method;
 use serde_json::json;
@@ -135,6 +137,27 @@ async fn a_statement_that_is_never_answered_ends_in_a_hold_and_not_in_a_standsti
         .await?;
     market.settle().await?;
     drop(hangs);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_slow_store_is_given_what_it_can_take() -> anyhow::Result<()> {
+    let market = Marketplace::builder().later(Name::Projector).start().await?;
+    // All rows in one statement would take 12 s, of the 10 s that a statement may.
+    for statement in [
+        "create function projection.takes_its_time() returns trigger language plpgsql
+             as $$ begin perform pg_sleep(0.12); return new; end $$",
+        "create trigger slow before insert on projection.listings for each row execute function projection.takes_its_time()",
+    ] {
+        sqlx::query(statement).execute(&market.postgres.pool).await?;
+    }
+    let ada = market.seller("ada")?;
+    for number in 0..100 {
+        ada.publishes(a_listing().titled(&format!("Number {number}"))).await?;
+    }
+    market.projector()?.launch().await?;
+    market.settle_within(Duration::from_secs(90)).await?;
+    assert_eq!(market.catalogue().await?.len(), 100);
     market.stop().await
 }
 

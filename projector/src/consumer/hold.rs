@@ -73,7 +73,7 @@ impl<P: Projection> Consumer<P> {
             }
             match self.probe(&mut session).await? {
                 Probe::Answers | Probe::Nothing => {
-                    session.width = 1;
+                    session.pace.begin_anew();
                     return Ok(Some(session));
                 }
                 Probe::Away(now) => {

@@ -20,13 +20,11 @@ impl<P: Projection> Consumer<P> {
         self.around.metrics.observe_apply(P::NAME, attempt.took);
         let outcomes = match attempt.result {
             Ok(outcomes) => outcomes,
-            Err(systemic) => {
-                session.width = 1;
-                return Ok(Some(Next::Hold(systemic.to_string())));
-            }
+            Err(systemic) => return Ok(Some(Next::Hold(systemic.to_string()))),
         };
         let strained = outcomes.iter().any(|outcome| matches!(outcome, Err(Failure::Transient(_))));
-        session.width = if strained { (session.width / 2).max(1) } else { (session.width + 1).min(P::LIMITS.in_flight) };
+        let events = attempt.chains.iter().map(Chain::len).sum();
+        session.pace.answered(events, attempt.took, strained);
 
         let mut failed = Vec::new();
         for (chain, outcome) in attempt.chains.into_iter().zip(outcomes) {

@@ -1,6 +1,7 @@
 //! Whatever moment command-api dies at, every committed event is published, once and in order.
 
-use acceptance::{Dependency, Marketplace, Moment, Name, a_listing};
+use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until_eq};
+use reqwest::Method;
 use serde_json::json;
 
 /// Enough that several events of a lane travel in one batch.
@@ -56,4 +57,46 @@ async fn command_api_dies_after_the_ack_and_before_the_delete() -> anyhow::Resul
 async fn command_api_dies_after_the_delete_and_before_its_answer() -> anyhow::Result<()> {
     // The statement that deletes ends with writing the marks; nothing else inserts by then.
     dies_at(Dependency::Postgres, Moment::answer("INSERT 0 ")).await
+}
+
+/// The relay deletes what several batches brought at once.
+#[tokio::test]
+async fn command_api_dies_after_several_acks_and_before_the_delete() -> anyhow::Result<()> {
+    /// The lines of one request, and the most events that the relay publishes at once.
+    const BATCH: usize = 500;
+    /// A listing and its stock for each line of six requests.
+    const EVENTS: usize = 12 * BATCH;
+    let builder = Marketplace::builder().linked().with(Name::CommandApi, 2).setting_of(Name::CommandApi, 0, "RELAY", "off");
+    let market = builder.later(Name::CommandApi).later(Name::Projector).start().await?;
+    market.program(Name::CommandApi, 0)?.start().await?;
+    let ada = market.seller("ada")?;
+    for batch in 0..6 {
+        let line = |number: usize| a_listing().titled(&format!("Bicycle {batch}/{number}")).with_stock(1).0.to_string();
+        let lines: Vec<String> = (0..BATCH).map(line).collect();
+        let batch = ada.command(Method::POST, "/api/v1/listings/batch")?.body("application/x-ndjson", lines.join("\n"));
+        batch.send().await?.expect(200)?;
+    }
+
+    let (publisher, link) = (market.program(Name::CommandApi, 1)?, market.link(Name::CommandApi, 1, Dependency::Postgres)?);
+    let deletes = || link.hold(Moment::statement("delete from command.outbox"));
+    let mut hold = deletes();
+    publisher.launch().await?;
+    loop {
+        hold.reached().await?;
+        let (stored, left) = (market.stream_last_per_subject().await?.len(), usize::try_from(market.outbox().await?)?);
+        if stored + left > EVENTS + 2 * BATCH {
+            break;
+        }
+        // The first shards that it took had less, and it looks for late rows now and then.
+        let next = deletes();
+        hold.release();
+        hold = next;
+    }
+    publisher.kill()?;
+    hold.release();
+
+    publisher.start().await?;
+    until_eq("the outbox to be empty", 0, async || market.outbox().await).await?;
+    assert_eq!(market.stream().await?.len(), EVENTS, "each event once");
+    market.leave().await
 }

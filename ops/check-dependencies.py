@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Refuses dependencies that are banned, and licences that nobody has agreed to.
+"""Refuses dependencies that are banned or that no line uses, and licences that nobody has agreed to.
 
 Reads `cargo tree`, so it needs no tool that must be compiled first; `cargo metadata` would not do: its graph also
 holds what weak features only mention (ring, for one). Exit code 1 and one line per fault.
 """
 
+import pathlib
 import re
 import subprocess
 import sys
@@ -66,6 +67,16 @@ def allowed(expression: str) -> bool:
     return either()
 
 
+def unused():
+    """Dependencies that the package's own code does not mention."""
+    for manifest in sorted(pathlib.Path(".").glob("*/Cargo.toml")):
+        code = "\n".join(file.read_text() for file in manifest.parent.rglob("*.rs"))
+        for section in re.findall(r"^\[(?:dev-)?dependencies\]\n(.*?)(?=^\[|\Z)", manifest.read_text(), re.M | re.S):
+            for name in re.findall(r"^([\w-]+)", section, re.M):
+                if not re.search(rf"\b{name.replace('-', '_')}\b(::|;|!| as )", code):
+                    yield f"{manifest} names {name}, which nothing in {manifest.parent} uses"
+
+
 def main() -> int:
     tree = subprocess.run(
         ["cargo", "tree", "--workspace", "--locked", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}\t{l}"],
@@ -75,7 +86,7 @@ def main() -> int:
         package, licence = line.split("\t")
         name, version = package.split()[:2]
         packages.add((name, version.removeprefix("v"), licence.removesuffix(" (*)").strip()))
-    faults = []
+    faults = list(unused())
     for name, version, licence in sorted(packages):
         if name in BANNED:
             below, why = BANNED[name]

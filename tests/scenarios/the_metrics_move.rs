@@ -71,6 +71,20 @@ async fn the_metrics_of_commands_move() -> anyhow::Result<()> {
     assert!(value(commands, "listings_errors_total", &errors).await? >= 1.0);
     link.mend().await?;
     until("Postgres to be back", async || Ok(ada.creates(&a_listing()).await?.status == 201)).await?;
+    market.settle().await?;
+
+    // Who cannot publish owns no shard, and its outbox grows older.
+    let waiting = ["listings_outbox_unpublished", "listings_outbox_oldest_age_seconds", "listings_relay_shards_unowned"];
+    let link = market.link(Name::CommandApi, 0, Dependency::Nats)?;
+    link.cut().await?;
+    ada.publishes(a_listing()).await?;
+    for name in waiting {
+        until(format!("{name} to rise"), async || Ok(value(commands, name, &[]).await? > 0.0)).await?;
+    }
+    link.mend().await?;
+    for name in waiting {
+        until_eq(format!("{name} to fall"), 0.0, async || value(commands, name, &[]).await).await?;
+    }
     market.stop().await
 }
 

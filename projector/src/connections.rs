@@ -32,12 +32,12 @@ const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// minutes in which nothing is fed and nobody says so.
 const BROKER_PINGED_EVERY: Duration = Duration::from_secs(4);
 /// One bulk of some megabytes on a busy single node; below `ack_wait`.
-const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+pub const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
-const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+pub const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 /// A statement of some hundred rows. A server that is gone cuts nothing short: see [`that_answer`], and the bounds of those who ask.
-const STATEMENT_WITHIN: &str = "10s";
+pub const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
 /// No free connection, or no server, for this long: the store is away.
 const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 /// A connection on which a question was given up, and which says nothing for this long, is not used again.
@@ -87,7 +87,8 @@ fn version(text: &str) -> Option<(u32, u32)> {
 pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
     // The error would show the URL, here and below.
     let options = PgConnectOptions::from_str(url.expose()).map_err(|_| anyhow::anyhow!("DATABASE_URL cannot be used"))?;
-    let options = options.application_name(NAME).options([("statement_timeout", STATEMENT_WITHIN)]);
+    let milliseconds = STATEMENT_WITHIN.as_millis().to_string();
+    let options = options.application_name(NAME).options([("statement_timeout", milliseconds)]);
     let pool = PgPoolOptions::new().max_connections(DATABASE_CONNECTIONS).acquire_timeout(DATABASE_CONNECTS_WITHIN);
     Ok(that_answer(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
 }

@@ -12,7 +12,11 @@ mod pace;
 mod pull;
 mod settle;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use async_nats::jetstream::{self, consumer::PullConsumer};
@@ -69,6 +73,8 @@ pub struct Consumer<P> {
     dead_letters: DeadLetters,
     retries: Retries,
     mass_poison: MassPoison,
+    /// What it learned of the store outlives an attachment to the broker.
+    pace: Pace,
 }
 
 /// Why a session came to its end.
@@ -96,7 +102,6 @@ struct Session {
     queued_bytes: usize,
     last_came: Instant,
     attempts: JoinSet<Attempt>,
-    pace: Pace,
     more_time_at: Instant,
     more_time_every: Duration,
 }
@@ -111,6 +116,7 @@ impl<P: Projection> Consumer<P> {
             dead_letters,
             retries: Retries::default(),
             mass_poison: MassPoison::default(),
+            pace: Pace::new(P::LIMITS),
         }
     }
 
@@ -155,7 +161,6 @@ impl<P: Projection> Consumer<P> {
             queued_bytes: 0,
             last_came: Instant::now(),
             attempts: JoinSet::new(),
-            pace: Pace::new(P::LIMITS),
             more_time_at: Instant::now() + more_time_every,
             more_time_every,
         })
@@ -218,7 +223,7 @@ impl<P: Projection> Consumer<P> {
 
     fn next_timer(&self, session: &Session) -> Instant {
         let mut timer = session.more_time_at;
-        if session.attempts.len() < session.pace.attempts() {
+        if session.attempts.len() < self.pace.attempts() {
             timer = self.retries.next_due().map_or(timer, |due| due.min(timer));
             if !session.queue.is_empty() {
                 timer = timer.min(session.last_came + LINGER);
@@ -230,9 +235,9 @@ impl<P: Projection> Consumer<P> {
     /// Starts as many attempts as may run: what is due again first, then what is new.
     fn start_attempts(&mut self, session: &mut Session) {
         let now = Instant::now();
-        while session.attempts.len() < session.pace.attempts() {
+        while session.attempts.len() < self.pace.attempts() {
             let mut chains = Vec::new();
-            while chains.len() < session.pace.events() {
+            while chains.len() < self.pace.writes() {
                 let Some(chain) = self.retries.take_due(now) else { break };
                 chains.push(chain);
             }
@@ -250,19 +255,24 @@ impl<P: Projection> Consumer<P> {
     /// The next new events, if it is time for them: enough for a batch, or nothing more to wait for.
     fn next_batch(&self, session: &mut Session, now: Instant) -> Vec<Chain> {
         let Some(last) = session.queue.back() else { return Vec::new() };
-        let enough = session.queue.len() >= session.pace.events() || session.queued_bytes >= P::LIMITS.bytes;
+        let enough = session.queue.len() >= self.pace.writes() || session.queued_bytes >= P::LIMITS.bytes;
         let more_comes = last.pending > 0 && !session.open.is_full() && now < session.last_came + LINGER;
         if !enough && more_comes {
             return Vec::new();
         }
         let mut batch = Vec::new();
         let mut bytes = 0;
+        let (mut writes, mut aggregates) = (0, HashSet::new());
         while let Some(next) = session.queue.front() {
             let suspect = self.retries.is_suspect(next.sequence, next.delivered);
-            if !batch.is_empty() && (suspect || batch.len() >= session.pace.events() || bytes + next.size() > P::LIMITS.bytes) {
+            // Several events of one aggregate are one write.
+            let follows = next.aggregate().is_some_and(|key| !aggregates.insert(key));
+            let full = batch.len() >= P::LIMITS.events || (writes >= self.pace.writes() && !follows);
+            if !batch.is_empty() && (suspect || full || bytes + next.size() > P::LIMITS.bytes) {
                 break;
             }
             bytes += next.size();
+            writes += usize::from(!follows);
             batch.extend(session.queue.pop_front());
             if suspect {
                 break;

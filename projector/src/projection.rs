@@ -1,5 +1,7 @@
 //! What a read model has to be able to do to be fed.
 
+use std::time::Duration;
+
 use std::fmt;
 
 use events::{Aggregate, Event};
@@ -37,6 +39,8 @@ pub struct Limits {
     pub bytes: usize,
     /// Requests at the same time.
     pub in_flight: usize,
+    /// What one request may take, before the store counts as away.
+    pub within: Duration,
 }
 
 /// What came of one event.

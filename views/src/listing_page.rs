@@ -17,6 +17,8 @@ use events::{
 };
 use serde::Serialize;
 
+/// Of the projection, and what its keys begin with.
+pub const NAME: &str = "listing_page";
 /// How long the projector's pages live: the busy ones are written again long before.
 pub const PAGE_TTL: Duration = Duration::from_hours(1);
 /// Longer than any event can be late in a live system, so that what is gone is not shown again.
@@ -66,13 +68,13 @@ impl Mode {
 /// The key of a listing's page.
 #[must_use]
 pub fn listing_key(generation: i32, id: ListingId) -> String {
-    format!("listing_page:{generation}:listing:{id}")
+    format!("{NAME}:{generation}:listing:{id}")
 }
 
 /// The key of a variant's stock.
 #[must_use]
 pub fn stock_key(generation: i32, id: VariantId) -> String {
-    format!("listing_page:{generation}:stock:{id}")
+    format!("{NAME}:{generation}:stock:{id}")
 }
 
 /// One call of [`GATE`].

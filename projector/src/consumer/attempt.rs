@@ -114,7 +114,7 @@ mod tests {
     impl Projection for Superstitious {
         const NAME: &'static str = "superstitious";
         const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
-        const LIMITS: Limits = Limits { events: 10, bytes: 1024, in_flight: 1 };
+        const LIMITS: Limits = Limits { events: 10, bytes: 1024, in_flight: 1, within: STORED_WITHIN };
 
         type Write = u64;
 

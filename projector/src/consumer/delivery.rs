@@ -61,6 +61,11 @@ impl Delivery {
         self.message.payload.len()
     }
 
+    /// The aggregate that it is about, if it says so.
+    pub fn aggregate(&self) -> Option<AggregateKey> {
+        self.target.map(|(key, _)| key)
+    }
+
     /// Reads the event.
     pub fn decode(&self) -> anyhow::Result<Event> {
         let key =

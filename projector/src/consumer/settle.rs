@@ -20,11 +20,13 @@ impl<P: Projection> Consumer<P> {
         self.around.metrics.observe_apply(P::NAME, attempt.took);
         let outcomes = match attempt.result {
             Ok(outcomes) => outcomes,
-            Err(systemic) => return Ok(Some(Next::Hold(systemic.to_string()))),
+            Err(systemic) => {
+                self.pace.begin_anew();
+                return Ok(Some(Next::Hold(systemic.to_string())));
+            }
         };
         let strained = outcomes.iter().any(|outcome| matches!(outcome, Err(Failure::Transient(_))));
-        let events = attempt.chains.iter().map(Chain::len).sum();
-        session.pace.answered(events, attempt.took, strained);
+        self.pace.answered(attempt.chains.len(), attempt.took, strained);
 
         let mut failed = Vec::new();
         for (chain, outcome) in attempt.chains.into_iter().zip(outcomes) {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use views::listing_catalog::{Row, SearchText};
 
 use super::postgres::{Table, upsert_all};
+use crate::connections::STATEMENT_WITHIN;
 use crate::projection::{Limits, Outcome, Projection, Systemic};
 
 /// Between the texts of one array, which travels as one text. Postgres has no arrays of arrays of different lengths.
@@ -26,7 +27,7 @@ impl ListingCatalog {
 impl Projection for ListingCatalog {
     const NAME: &'static str = "listing_catalog";
     const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2 };
+    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
 
     type Write = Row;
 

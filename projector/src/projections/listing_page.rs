@@ -6,8 +6,9 @@ use anyhow::anyhow;
 use events::{Aggregate, Event, Fact, ListingId, VariantId};
 use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use service::redis::Redis;
-use views::listing_page::{GATE, Mode, Write};
+use views::listing_page::{self, GATE, Mode, Write};
 
+use crate::connections::REDIS_ANSWERS_WITHIN;
 use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
 
 /// Pages of one generation.
@@ -48,9 +49,9 @@ impl ListingPage {
 }
 
 impl Projection for ListingPage {
-    const NAME: &'static str = "listing_page";
+    const NAME: &'static str = listing_page::NAME;
     const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing, Aggregate::Stock];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2 };
+    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: REDIS_ANSWERS_WITHIN };
 
     type Write = Write;
 

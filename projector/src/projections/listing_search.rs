@@ -13,6 +13,7 @@ use opensearch::{
 use serde::Deserialize;
 use views::listing_search::{self, Gate};
 
+use crate::connections::SEARCH_ANSWERS_WITHIN;
 use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
 
 /// Only what is judged: the answer to a thousand documents stays small.
@@ -69,7 +70,7 @@ impl ListingSearch {
 impl Projection for ListingSearch {
     const NAME: &'static str = listing_search::NAME;
     const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
-    const LIMITS: Limits = Limits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3 };
+    const LIMITS: Limits = Limits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3, within: SEARCH_ANSWERS_WITHIN };
 
     /// The item's two lines of the bulk.
     type Write = Vec<u8>;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use views::stock_levels::Row;
 
 use super::postgres::{Table, upsert_all};
+use crate::connections::STATEMENT_WITHIN;
 use crate::projection::{Limits, Outcome, Projection, Systemic};
 
 /// Rows are not kept per generation: a rebuild writes the same ones again, by version.
@@ -23,7 +24,7 @@ impl StockLevels {
 impl Projection for StockLevels {
     const NAME: &'static str = "stock_levels";
     const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2 };
+    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
 
     type Write = Row;
 

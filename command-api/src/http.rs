@@ -56,3 +56,27 @@ fn commands(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
         .routes(deadlines.within(set_stock::DEADLINE, routes!(inventory::set_stock)))
         .routes(deadlines.within(record_movement::DEADLINE, routes!(inventory::record_movement)))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn every_documented_route_has_a_deadline() {
+        let mut deadlines = Deadlines::default();
+        let document = commands(&mut deadlines).into_openapi();
+        let mut routes = 0;
+        for (path, item) in document.paths.paths {
+            assert!(item.get.is_none(), "{path} only writes");
+            let documented =
+                [(Method::POST, item.post), (Method::PUT, item.put), (Method::PATCH, item.patch), (Method::DELETE, item.delete)];
+            for (method, _) in documented.into_iter().filter(|(_, operation)| operation.is_some()) {
+                assert!(deadlines.own(&method, &path).is_some(), "{method} {path}");
+                routes += 1;
+            }
+        }
+        assert!(routes > 0);
+    }
+}

@@ -104,4 +104,15 @@ mod tests {
             assert!(document.pointer(pointer).is_some(), "{reference}");
         }
     }
+
+    #[test]
+    fn every_documented_route_has_a_deadline() {
+        let mut deadlines = Deadlines::default();
+        let document = api(&mut deadlines).into_openapi();
+        assert!(!document.paths.paths.is_empty());
+        for (path, item) in document.paths.paths {
+            assert!(item.get.is_some(), "{path} only reads");
+            assert!(deadlines.own(&http::Method::GET, &path).is_some(), "{path}");
+        }
+    }
 }

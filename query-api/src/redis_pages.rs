@@ -63,7 +63,7 @@ impl RedisPages {
     async fn page(&self, key: &str) -> Result<Option<Bytes>, Unanswered> {
         let command = redis::Cmd::get(key);
         let question = self.redis.ask(|mut connection| async move { command.query_async(&mut connection).await });
-        self.dependency.ask(question, |_| Verdict::Outage).await
+        self.dependency.ask(question, about_reading).await
     }
 
     /// Puts what Postgres had where the next reader finds it. Through the projector's gate, so that it never replaces
@@ -86,6 +86,11 @@ impl RedisPages {
     pub async fn ping(&self) -> RedisResult<()> {
         self.redis.ask(async |mut connection| redis::cmd("PING").query_async(&mut connection).await).await
     }
+}
+
+/// One key of another kind is no reason not to ask for the others.
+fn about_reading(error: &RedisError) -> Verdict {
+    if error.code() == Some("WRONGTYPE") { Verdict::Refusal } else { Verdict::Outage }
 }
 
 /// A Redis that is full or a replica refuses to write, but may be read all the same.

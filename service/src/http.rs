@@ -45,7 +45,7 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 /// Below this, packing costs more than it saves.
 const WORTH_COMPRESSING: u64 = 1024;
 
-/// Wraps a program's routes with everything that each of them needs. From the outside in: metrics, request id, trace span,
+/// Wraps a program's routes with everything that each of them needs. From the outside in: metrics, request id, trace,
 /// access log, problems with `instance` and `trace_id`, a panic as a problem, the route's deadline; gzip; the body limit.
 /// Call it last: a route added afterwards has none of it.
 pub fn wrap(router: Router, metrics: HttpMetrics, deadlines: Deadlines, lifecycle: Lifecycle) -> Router {

@@ -22,7 +22,7 @@ const NEAR: f64 = 0.8;
 /// One table, and not a layer around each route: axum boxes a request once more for every layer that it passes.
 #[derive(Debug, Clone, Default)]
 pub struct Deadlines {
-    /// A dozen.
+    /// So few that looking through them is as quick as a map.
     routes: Vec<(Method, String, Duration)>,
 }
 
@@ -53,10 +53,15 @@ impl Deadlines {
         self.routes.push((method, path.to_owned(), within));
     }
 
-    pub(super) fn of(&self, method: &Method, path: &str) -> Duration {
+    /// How long a route may take, if that was said.
+    #[must_use]
+    pub fn own(&self, method: &Method, path: &str) -> Option<Duration> {
         let method = if *method == Method::HEAD { &Method::GET } else { method };
-        let own = self.routes.iter().find(|(of, route, _)| of == method && route == path);
-        own.map_or(LAST_RESORT, |(_, _, within)| *within)
+        self.routes.iter().find(|(of, route, _)| of == method && route == path).map(|(_, _, within)| *within)
+    }
+
+    pub(super) fn of(&self, method: &Method, path: &str) -> Duration {
+        self.own(method, path).unwrap_or(LAST_RESORT)
     }
 }
 

@@ -12,10 +12,12 @@ use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+use utoipa::openapi::path::{HttpMethod, Operation, PathItem, PathsBuilder};
 use uuid::Uuid;
 
 use super::*;
 use crate::problem::Fault;
+use crate::telemetry;
 
 #[derive(Debug, Deserialize)]
 struct Book {
@@ -87,9 +89,11 @@ impl Bench {
             .route("/near", get(async || std::thread::sleep(Duration::from_millis(9))))
             .route("/stuck", get(std::future::pending::<()>))
             .route("/long", get(async || "x".repeat(10_000)))
-            .route("/id", get(async |id: RequestId| id.as_str().to_owned()));
+            .route("/id", get(async |id: RequestId| id.as_str().to_owned()))
+            .route("/trace", get(async || telemetry::current_traceparent().unwrap_or_default()));
         let mut deadlines = Deadlines::default();
-        deadlines.set(Method::GET, "/slow", Duration::from_millis(20));
+        let paths = PathsBuilder::new().path("/slow", PathItem::new(HttpMethod::Get, Operation::new())).build();
+        let ((), _, ()) = deadlines.within(Duration::from_millis(20), ((), paths, ()));
         deadlines.set(Method::GET, "/near", Duration::from_millis(10));
         let routes = wrap(routes, metrics, deadlines, lifecycle.clone());
         Self { registry, lifecycle, routes }
@@ -178,6 +182,7 @@ async fn a_deadline_that_passes_is_a_problem_and_counted() {
     let metrics = bench.metrics();
     assert!(metrics.contains("listings_timeouts_total{method=\"GET\",path=\"/slow\"} 1"), "{metrics}");
     assert_eq!(bench.get("/near").await.status(), StatusCode::OK);
+    assert_eq!(bench.send(Request::head("/slow").body(Body::empty()).unwrap()).await.status(), StatusCode::GATEWAY_TIMEOUT);
     let near = bench.metrics();
     assert!(near.contains("listings_near_timeouts_total{method=\"GET\",path=\"/near\"} 1"), "{near}");
     assert!(metrics.contains("listings_timeout_duration_seconds_count{method=\"GET\",path=\"/slow\"} 1"), "{metrics}");
@@ -208,6 +213,18 @@ async fn a_request_id_is_repeated_if_it_is_fit() {
     for unfit in ["", "two words", "caf\u{e9}", &"x".repeat(129)] {
         assert!(Uuid::try_parse(&sent(unfit).await).is_ok(), "{unfit:?}");
     }
+}
+
+#[tokio::test]
+async fn what_handlers_do_belongs_to_the_trace_of_their_caller() {
+    let (trace, caller) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let bench = Bench::new();
+    let sent = format!("00-{trace}-{caller}-01");
+    let response = bench.send(Request::get("/trace").header("traceparent", sent).body(Body::empty()).unwrap()).await;
+    let carried = text(response).await;
+    assert!(carried.starts_with(&format!("00-{trace}-")) && carried.ends_with("-01"), "{carried}");
+    assert!(!carried.contains(caller), "a step of its own: {carried}");
+    assert_ne!(text(bench.get("/trace").await).await, text(bench.get("/trace").await).await);
 }
 
 #[tokio::test]

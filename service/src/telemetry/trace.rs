@@ -50,7 +50,7 @@ pub fn are_traces_exported() -> bool {
     EXPORTED.load(Ordering::Relaxed)
 }
 
-/// The ids of the span that is running.
+/// The ids of what is being done.
 pub(super) fn current() -> Option<SpanContext> {
     // Asked in the middle of logging, where the subscriber itself cannot be asked.
     Context::map_current(|context| Some(context.span().span_context().clone()).filter(SpanContext::is_valid))
@@ -62,7 +62,7 @@ pub fn current_trace_id() -> Option<String> {
     current().map(|ids| ids.trace_id().to_string())
 }
 
-/// The running span in W3C form, to be handed on with a request or an event.
+/// What is being done, in W3C form, to be handed on with a request or an event.
 #[must_use]
 pub fn current_traceparent() -> Option<String> {
     current().map(|ids| format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8()))

@@ -68,8 +68,14 @@ def allowed(expression: str) -> bool:
 
 
 def unused():
-    """Dependencies that the package's own code does not mention."""
-    for manifest in sorted(pathlib.Path(".").glob("*/Cargo.toml")):
+    """Dependencies that the package's own code does not mention, and those of the workspace that no package names."""
+    manifests = sorted(pathlib.Path(".").glob("*/Cargo.toml"))
+    named = "\n".join(manifest.read_text() for manifest in manifests)
+    shared = re.search(r"^\[workspace.dependencies\]\n(.*?)(?=^\[|\Z)", pathlib.Path("Cargo.toml").read_text(), re.M | re.S)
+    for name in re.findall(r"^([\w-]+)", shared.group(1), re.M):
+        if not re.search(rf"^{name}\b", named, re.M):
+            yield f"Cargo.toml names {name}, which no package does"
+    for manifest in manifests:
         code = "\n".join(file.read_text() for file in manifest.parent.rglob("*.rs"))
         for section in re.findall(r"^\[(?:dev-)?dependencies\]\n(.*?)(?=^\[|\Z)", manifest.read_text(), re.M | re.S):
             for name in re.findall(r"^([\w-]+)", section, re.M):

@@ -2,6 +2,8 @@
 
 use acceptance::{Dependency, Marketplace, Name, a_listing, until};
 use futures_util::future::try_join_all;
+use reqwest::Method;
+use serde_json::json;
 
 #[tokio::test]
 async fn a_postgres_that_vanishes_without_a_word_is_found_where_it_comes_back() -> anyhow::Result<()> {
@@ -20,8 +22,43 @@ async fn a_postgres_that_vanishes_without_a_word_is_found_where_it_comes_back() 
     postgres.strand().await?;
 
     until("a command to succeed", async || Ok(ada.creates(&a_listing()).await?.status == 201)).await?;
-    ada.changes(listing, serde_json::json!({ "title": "Changed" })).await?;
+    ada.changes(listing, json!({ "title": "Changed" })).await?;
     market.settle().await?;
     assert_eq!(market.shows(listing).await?.title, "Changed");
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_no_command_and_says_so() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing().with_stock(1)).await?;
+    // As Postgres says it when it cannot make a table longer.
+    let full = "
+        create function command.is_full() returns trigger language plpgsql as $$ begin
+          raise exception 'could not extend file: No space left on device' using errcode = '53100';
+        end $$;
+        create trigger full_disk before insert on command.events for each row execute function command.is_full()";
+    sqlx::raw_sql(full).execute(&market.postgres.pool).await?;
+
+    let (all, one) = ("/api/v1/listings".to_owned(), format!("/api/v1/listings/{}", listing.id));
+    let keyed = async || ada.command(Method::POST, &all)?.idempotency_key("again").json(&a_listing().0).send().await;
+    let refused = [
+        ada.command(Method::POST, &all)?.json(&a_listing().0).send().await?,
+        keyed().await?,
+        ada.command(Method::PATCH, &one)?.if_match("*").json(&json!({ "title": "New" })).send().await?,
+        ada.puts(listing, "pause").await?,
+        ada.moves(listing.variant, "in", 1).await?,
+        ada.command(Method::DELETE, &one)?.if_match("*").send().await?,
+    ];
+    for answer in refused {
+        let answer = answer.expect_problem(503, "unavailable")?;
+        assert!(answer.header("retry-after").is_some(), "{answer}");
+    }
+
+    sqlx::raw_sql("drop trigger full_disk on command.events").execute(&market.postgres.pool).await?;
+    keyed().await?.expect(201)?;
+    market.settle().await?;
+    assert_eq!(market.journal().await?.len(), 4, "two listings, each with its stock");
     market.stop().await
 }

@@ -146,10 +146,11 @@ impl Failure {
     pub fn while_committing(error: sqlx::Error) -> Self {
         // A server that says that it lacks something (a full disk) has taken everything back before.
         let told = error.as_database_error().is_some_and(|said| said.code().is_some_and(|code| code.starts_with("53")));
-        match Self::from(error) {
-            Self::Away(error) if !told => Self::Unknown(error),
-            failure => failure,
+        let failure = Self::from(error);
+        if told {
+            return failure;
         }
+        if let Self::Away(error) = failure { Self::Unknown(error) } else { failure }
     }
 
     pub fn kind(&self) -> Kind {

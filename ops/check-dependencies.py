@@ -73,7 +73,7 @@ def unused():
     named = "\n".join(manifest.read_text() for manifest in manifests)
     shared = re.search(r"^\[workspace.dependencies\]\n(.*?)(?=^\[|\Z)", pathlib.Path("Cargo.toml").read_text(), re.M | re.S)
     for name in re.findall(r"^([\w-]+)", shared.group(1), re.M):
-        if not re.search(rf"^{name}\b", named, re.M):
+        if not re.search(rf"^{re.escape(name)}(?![\w-])", named, re.M):
             yield f"Cargo.toml names {name}, which no package does"
     for manifest in manifests:
         code = "\n".join(file.read_text() for file in manifest.parent.rglob("*.rs"))

@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use service::postgres::that_answer;
 use service::problem::Kind;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use tracing::debug;
 
@@ -144,12 +144,10 @@ impl Failure {
 
     /// Of a statement that commits by itself, or of the commit.
     pub fn while_committing(error: sqlx::Error) -> Self {
-        // A server that says that it lacks something (a full disk) has taken everything back before.
-        let told = error.as_database_error().is_some_and(|said| said.code().is_some_and(|code| code.starts_with("53")));
-        let failure = Self::from(error);
-        if told {
-            return failure;
+        if is_full_disk(&error) {
+            return Self::Away(error);
         }
+        let failure = Self::from(error);
         if let Self::Away(error) = failure { Self::Unknown(error) } else { failure }
     }
 
@@ -189,6 +187,13 @@ impl From<sqlx::Error> for Failure {
             _ => Self::Broken(error),
         }
     }
+}
+
+/// A server that says so has taken the statement back, unless it goes down with it: a log that cannot be written is a panic, and what
+/// it held of a commit may count after the restart.
+fn is_full_disk(error: &sqlx::Error) -> bool {
+    let said = error.as_database_error().and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
+    said.is_some_and(|said| said.code() == "53100" && said.severity() == PgSeverity::Error)
 }
 
 /// Runs a transaction again, from its beginning, if it lost a race.

@@ -1,8 +1,7 @@
 //! What a read model has to be able to do to be fed.
 
-use std::time::Duration;
-
 use std::fmt;
+use std::time::Duration;
 
 use events::{Aggregate, Event};
 

@@ -1,4 +1,4 @@
-//! Commands end in time while Postgres says nothing, and succeed again once it can be reached.
+//! Commands end in time while Postgres says nothing or takes nothing, and succeed again once it does.
 
 use acceptance::{Dependency, Marketplace, Name, a_listing, until};
 use futures_util::future::try_join_all;
@@ -33,12 +33,13 @@ async fn a_full_disk_takes_no_command_and_says_so() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
     let listing = ada.publishes(a_listing().with_stock(1)).await?;
-    // As Postgres says it when it cannot make a table longer.
+    // As Postgres says it when it cannot make a table longer; here at the commit, where an answer may be unknown.
     let full = "
         create function command.is_full() returns trigger language plpgsql as $$ begin
           raise exception 'could not extend file: No space left on device' using errcode = '53100';
         end $$;
-        create trigger full_disk before insert on command.events for each row execute function command.is_full()";
+        create constraint trigger full_disk after insert on command.events deferrable initially deferred
+            for each row execute function command.is_full()";
     sqlx::raw_sql(full).execute(&market.postgres.pool).await?;
 
     let (all, one) = ("/api/v1/listings".to_owned(), format!("/api/v1/listings/{}", listing.id));

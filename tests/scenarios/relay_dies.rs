@@ -71,13 +71,16 @@ async fn command_api_dies_after_the_delete_and_before_its_answer() -> anyhow::Re
     dies_at(Dependency::Postgres, Moment::answer("INSERT 0 ")).await
 }
 
-/// How many events the broker has that the outbox still holds, in each of the relay's two lanes.
-async fn acknowledged(market: &Marketplace) -> anyhow::Result<[usize; 2]> {
+/// The relay's lanes: a shard is in that of its number's remainder.
+const LANES: i16 = 2;
+
+/// How many events the broker has that the outbox still holds, in each lane.
+async fn acknowledged(market: &Marketplace) -> anyhow::Result<Vec<usize>> {
     let select = "select shard, event_id from command.outbox join command.events using (seq)";
     let waiting: Vec<(i16, Uuid)> = sqlx::query_as(select).fetch_all(&market.postgres.pool).await?;
     let stored: HashSet<String> = market.stream().await?.iter().filter_map(StreamMessage::event_id).map(str::to_owned).collect();
-    let in_lane = |lane| waiting.iter().filter(|(shard, id)| shard % 2 == lane && stored.contains(&id.to_string())).count();
-    Ok([in_lane(0), in_lane(1)])
+    let in_lane = |lane| waiting.iter().filter(|(shard, id)| shard % LANES == lane && stored.contains(&id.to_string())).count();
+    Ok((0..LANES).map(in_lane).collect())
 }
 
 /// The relay deletes what several batches brought at once.
@@ -104,6 +107,8 @@ async fn command_api_dies_after_several_acks_and_before_the_delete() -> anyhow::
     publisher.launch().await?;
     let limbo = loop {
         hold.reached().await?;
+        // The other lane stands still as well.
+        link.freeze();
         let limbo = acknowledged(&market).await?;
         if limbo.iter().any(|events| *events > BATCH) {
             break limbo;
@@ -111,6 +116,7 @@ async fn command_api_dies_after_several_acks_and_before_the_delete() -> anyhow::
         // The first shards that it took had less, and it looks for late rows now and then.
         let next = deletes();
         hold.release();
+        link.mend().await?;
         hold = next;
     };
     dies(publisher, link, hold).await?;

@@ -73,7 +73,7 @@ impl<P: Projection> Consumer<P> {
             }
             match self.probe(&mut session).await? {
                 Probe::Answers | Probe::Nothing => {
-                    self.pace.one_at_a_time();
+                    self.pace.one_attempt();
                     return Ok(Some(session));
                 }
                 Probe::Away(now) => {

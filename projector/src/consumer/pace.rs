@@ -1,17 +1,17 @@
 //! How much is tried at once: as much as the store can take within its bound.
 //!
 //! A request that takes longer is lost as a whole, and would be lost again and again, at one event for each probe in between. So a
-//! store that was away is begun with one write, and given twice as many each time that went well.
+//! store that was away is begun with one write, and given more as long as what it took lets expect that more will do.
 
 use std::time::Duration;
 
 use crate::projection::Limits;
 
-/// A full batch that took less than this part of the bound may be followed by one twice as large, another by one a little larger.
-const QUICK: f64 = 0.2;
-/// After one that took more of it the next is half as large.
-const SLOW: f64 = 0.5;
-/// If twice as many writes, or half as many, took this part of the time at least, it is not their number that takes it.
+/// What a batch should take of the bound: a busy moment takes twice as long.
+const COMFORTABLE: f64 = 0.5;
+/// More than this is asking for a loss.
+const EDGE: f64 = 0.9;
+/// If half of it would take more than this part of the time, it is not the number that takes it.
 const ALL_THE_SAME: f64 = 0.75;
 
 /// Grows to a projection's limits, and shrinks when its store is strained.
@@ -20,13 +20,15 @@ pub struct Pace {
     most: Limits,
     attempts: usize,
     writes: usize,
-    /// How many the last answered attempt had, and what it took.
-    last: Option<(usize, Duration)>,
+    /// The last full batch: how many writes it had, and what it took, in seconds.
+    last: Option<(usize, f64)>,
+    /// How many writes the last request had that was lost.
+    lost: usize,
 }
 
 impl Pace {
     pub fn new(most: Limits) -> Self {
-        Self { most, attempts: most.in_flight, writes: most.events, last: None }
+        Self { most, attempts: most.in_flight, writes: most.events, last: None, lost: 0 }
     }
 
     /// How many attempts may run at once.
@@ -41,37 +43,69 @@ impl Pace {
 
     /// The store answered an attempt of so many writes; `strained` if it asked for some of them to come again later.
     pub fn answered(&mut self, writes: usize, took: Duration, strained: bool) {
-        let last = self.last.replace((writes, took));
+        self.attempts = if strained { (self.attempts / 2).max(1) } else { (self.attempts + 1).min(self.most.in_flight) };
+        let took = took.as_secs_f64();
+        let full = writes >= self.writes;
+        self.writes = match self.fewer(writes, took) {
+            Some(fewer) => fewer,
+            None if full && !strained => self.more(writes, took),
+            None => self.writes,
+        };
         if strained {
-            self.attempts = (self.attempts / 2).max(1);
             // One alone never shows whether it is at fault, or its store.
             self.writes = self.writes.max(2).min(self.most.events);
-            return;
-        }
-        self.attempts = (self.attempts + 1).min(self.most.in_flight);
-        let all_the_same = last.is_some_and(|(then, before)| {
-            let (fewer, more) = (writes.min(then), writes.max(then));
-            fewer * 2 <= more && took.min(before) >= took.max(before).mul_f64(ALL_THE_SAME)
-        });
-        let twice = (self.writes * 2).min(self.most.events);
-        if took > self.most.within.mul_f64(SLOW) {
-            // One cannot be halved, and says nothing of two.
-            self.writes = if all_the_same || self.writes == 1 { twice } else { (writes / 2).clamp(1, self.writes) };
-        } else if writes >= self.writes {
-            let a_little = (self.writes + self.writes / 4 + 1).min(self.most.events);
-            self.writes = if all_the_same || took < self.most.within.mul_f64(QUICK) { twice } else { a_little };
+        } else if full {
+            self.last = Some((writes, took));
         }
     }
 
-    /// The store was away.
-    pub fn begin_anew(&mut self) {
-        *self = Self { most: self.most, attempts: 1, writes: 1, last: None };
+    /// The store was away, or lost a request of so many writes.
+    pub fn begin_anew(&mut self, lost: usize) {
+        *self = Self { attempts: 1, writes: 1, lost, ..Self::new(self.most) };
     }
 
-    /// The store is there, and what is written was in doubt.
-    pub fn one_at_a_time(&mut self) {
+    /// After a hold for another reason: one attempt first, then more.
+    pub fn one_attempt(&mut self) {
         self.attempts = 1;
     }
+
+    /// If it took too long, and fewer would take less.
+    fn fewer(&self, writes: usize, took: f64) -> Option<usize> {
+        let half = (writes / 2).clamp(1, self.writes);
+        let helps = self.expected(half, writes, took) < took * ALL_THE_SAME;
+        (took > self.bound() * COMFORTABLE && helps).then_some(half)
+    }
+
+    fn more(&self, writes: usize, took: f64) -> usize {
+        let twice = (self.writes * 2).min(self.most.events);
+        let a_few = (self.writes + self.writes / 4 + 1).min(self.most.events);
+        let expected = |number| self.expected(number, writes, took);
+        let all_the_same = expected(twice) * ALL_THE_SAME <= took && expected(twice) <= self.bound() * EDGE;
+        // One says nothing of how the time depends on their number.
+        let tells_nothing = self.writes == 1 && self.lost != twice;
+        if expected(twice) <= self.bound() * COMFORTABLE || all_the_same || tells_nothing {
+            twice
+        } else if expected(a_few) <= self.bound() * COMFORTABLE {
+            a_few
+        } else {
+            self.writes
+        }
+    }
+
+    /// What so many would take: on a line through this batch and the last one, or, without one of another size, in proportion.
+    fn expected(&self, number: usize, writes: usize, took: f64) -> f64 {
+        let (then, before) = self.last.filter(|(then, _)| *then != writes).unwrap_or((0, 0.0));
+        let each = (took - before) / (real(writes) - real(then));
+        took + each.max(0.0) * (real(number) - real(writes))
+    }
+
+    fn bound(&self) -> f64 {
+        self.most.within.as_secs_f64()
+    }
+}
+
+fn real(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::MAX, f64::from)
 }
 
 #[cfg(test)]
@@ -81,16 +115,16 @@ mod tests {
     const MOST: Limits = Limits { events: 500, bytes: 1024, in_flight: 2, within: Duration::from_secs(10) };
 
     /// The sizes of full batches, to a store that takes a while for each request and each write; 0 is one that was lost.
-    fn sizes(mut pace: Pace, request: Duration, write: Duration) -> Vec<usize> {
+    fn sizes(mut pace: Pace, request: f64, write: f64) -> Vec<usize> {
         let mut sizes = Vec::new();
         for _ in 0..200 {
             let writes = pace.writes();
-            let took = request + write * u32::try_from(writes).unwrap();
-            if took > pace.most.within {
-                pace.begin_anew();
+            let took = request + write * real(writes);
+            if took > pace.bound() {
+                pace.begin_anew(writes);
                 sizes.push(0);
             } else {
-                pace.answered(writes, took, false);
+                pace.answered(writes, Duration::from_secs_f64(took), false);
                 sizes.push(writes);
             }
         }
@@ -101,45 +135,46 @@ mod tests {
     fn a_store_that_was_away_is_given_more_each_time() {
         let mut pace = Pace::new(MOST);
         assert_eq!((pace.attempts(), pace.writes()), (2, 500));
-        pace.begin_anew();
+        pace.begin_anew(500);
         assert_eq!(pace.attempts(), 1);
-        let sizes = sizes(pace, Duration::from_millis(5), Duration::ZERO);
-        assert_eq!(sizes[..11], [1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 500]);
+        assert_eq!(sizes(pace, 0.005, 0.0)[..11], [1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 500]);
     }
 
     #[test]
-    fn it_finds_what_a_slow_store_can_take() {
-        for (within, write) in [(10_000, 150), (10_000, 40), (2_000, 10), (15_000, 400)] {
-            let (within, write) = (Duration::from_millis(within), Duration::from_millis(write));
-            let sizes = sizes(Pace::new(Limits { within, ..MOST }), Duration::ZERO, write);
-            let lost = sizes.iter().filter(|size| **size == 0).count();
-            assert!(lost <= 1, "only the first, which nobody had tried before: {sizes:?}");
-            let sixth = |size: usize| write * u32::try_from(size).unwrap() > within / 6;
-            assert!(sizes[20..].iter().all(|size| sixth(*size)), "{sizes:?}");
+    fn it_finds_what_a_store_can_take_and_loses_little_on_the_way() {
+        for within in [2, 10, 15] {
+            let most = Limits { within: Duration::from_secs(within), ..MOST };
+            let bound = most.within.as_secs_f64();
+            for request in [0.0, 0.01, 0.1, 0.3, 0.4, 0.6, 0.8] {
+                for write in [0.0, 0.000_1, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3] {
+                    let (request, write) = (request * bound, write * bound);
+                    if request + write > bound {
+                        continue;
+                    }
+                    let sizes = sizes(Pace::new(most), request, write);
+                    let lost = sizes.iter().filter(|size| **size == 0).count();
+                    assert!(lost <= 2, "the first, and the second try of two: {request} + {write}: {sizes:?}");
+                    // Half of what would fit into half of the bound, or into the rest of it if the request alone takes half.
+                    let room = if request < bound * 0.4 { bound * 0.5 - request } else { (bound - request) * 0.2 };
+                    let due = if write > 0.0 { (room / write / 2.0).min(250.0) } else { 250.0 };
+                    let steady = &sizes[50..];
+                    assert!(steady.iter().all(|size| real(*size) >= due.floor()), "{request} + {write}: {due}, {sizes:?}");
+                }
+            }
         }
     }
 
     #[test]
-    fn what_takes_as_long_for_one_as_for_many_is_given_many() {
-        for request in [3, 6, 9] {
-            let request = Duration::from_secs(request);
-            let before = sizes(Pace::new(MOST), request, Duration::ZERO);
-            assert!(before.iter().all(|size| *size >= 250), "{before:?}");
-            let mut pace = Pace::new(MOST);
-            pace.begin_anew();
-            let after = sizes(pace, request, Duration::ZERO);
-            assert!(after[20..].iter().all(|size| *size >= 250), "{after:?}");
-        }
-    }
-
-    #[test]
-    fn a_strained_store_is_given_no_more() {
+    fn a_strained_store_is_given_no_more_than_two() {
         let mut pace = Pace::new(MOST);
-        pace.begin_anew();
+        pace.begin_anew(500);
         for _ in 0..3 {
             pace.answered(pace.writes(), Duration::from_millis(1), true);
             assert_eq!((pace.attempts(), pace.writes()), (1, 2));
         }
+        let mut pace = Pace::new(MOST);
+        pace.answered(500, Duration::from_secs(9), true);
+        assert_eq!((pace.attempts(), pace.writes()), (1, 250), "slow as well");
     }
 
     #[test]
@@ -148,5 +183,9 @@ mod tests {
         pace.answered(40, Duration::from_secs(6), false);
         pace.answered(3, Duration::from_millis(1), false);
         assert_eq!(pace.writes(), 20);
+        pace.answered(20, Duration::from_secs(4), false);
+        pace.answered(1, Duration::from_secs(4), false);
+        pace.answered(20, Duration::from_secs(4), false);
+        assert_eq!(pace.writes(), 20, "it waited beside a large one");
     }
 }

@@ -21,7 +21,7 @@ impl<P: Projection> Consumer<P> {
         let outcomes = match attempt.result {
             Ok(outcomes) => outcomes,
             Err(systemic) => {
-                self.pace.begin_anew();
+                self.pace.begin_anew(attempt.chains.len());
                 return Ok(Some(Next::Hold(systemic.to_string())));
             }
         };

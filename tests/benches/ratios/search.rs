@@ -86,6 +86,7 @@ pub async fn measure() -> anyhow::Result<Line> {
         ours: milliseconds(middle(medians.0)),
         baseline: milliseconds(middle(medians.1)),
         result: middle(added).as_secs_f64() * 1e3,
+        range: None,
         goal: Goal::AtMostMs(0.3),
     })
 }

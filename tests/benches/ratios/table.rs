@@ -8,6 +8,8 @@ pub struct Line {
     pub ours: String,
     pub baseline: String,
     pub result: f64,
+    /// The results of single rounds, from the least to the most.
+    pub range: Option<(f64, f64)>,
     pub goal: Goal,
 }
 
@@ -21,14 +23,17 @@ pub enum Goal {
 }
 
 impl Line {
-    /// A ratio of two rates, each the median of its rounds.
+    /// A ratio of two rates: the median of the rounds, in each of which ours and the baseline came right after each other. What the
+    /// machine is busy with meanwhile changes from round to round, and concerns both.
     pub fn ratio(what: &'static str, ours: &[f64], baseline: &[f64], goal: f64) -> Self {
-        let (ours, baseline) = (Rounds::of(ours), Rounds::of(baseline));
+        let ratios: Vec<f64> = ours.iter().zip(baseline).map(|(ours, baseline)| ours / baseline).collect();
+        let Rounds { median, least, most } = Rounds::of(&ratios);
         Self {
             what,
-            result: ours.median / baseline.median,
-            ours: ours.to_string(),
-            baseline: baseline.to_string(),
+            result: median,
+            range: Some((least, most)),
+            ours: Rounds::of(ours).to_string(),
+            baseline: Rounds::of(baseline).to_string(),
             goal: Goal::AtLeast(goal),
         }
     }
@@ -59,7 +64,8 @@ impl fmt::Display for Rounds {
 /// Prints the lines as a Markdown table.
 pub fn print(lines: &[Line]) {
     println!("\n| what | ours | baseline | result | goal | reached |\n|---|---|---|---|---|---|");
-    for Line { what, ours, baseline, result, goal } in lines {
+    for Line { what, ours, baseline, result, range, goal } in lines {
+        let range = range.map(|(least, most)| format!(" ({least:.2}–{most:.2})")).unwrap_or_default();
         let (result, goal, reached) = match goal {
             Goal::AtLeast(least) => (format!("{result:.2}"), format!("≥ {least}"), if result >= least { "yes" } else { "no" }),
             Goal::AtMostMs(most) => {
@@ -67,6 +73,6 @@ pub fn print(lines: &[Line]) {
             }
             Goal::ReportedMs => (format!("{result:.0} ms"), "–".to_owned(), "–"),
         };
-        println!("| {what} | {ours} | {baseline} | {result} | {goal} | {reached} |");
+        println!("| {what} | {ours} | {baseline} | {result}{range} | {goal} | {reached} |");
     }
 }

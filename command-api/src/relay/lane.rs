@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use events::AggregateKey;
@@ -54,13 +55,16 @@ pub struct Plan {
     pub wake: watch::Receiver<()>,
     pub status: Status,
     pub metrics: Metrics,
+    /// How often a lane of this process found that the stream has lost something: it concerns the others too, who may have looked
+    /// a moment too early.
+    pub losses: Arc<AtomicU64>,
 }
 
 /// Works until told to stop, beginning again whenever something breaks.
 pub async fn run(plan: Plan, stop: CancellationToken) {
     let mut pace = Pace::FULL;
     while !stop.is_cancelled() {
-        let Err(broken) = attempt(&plan, &stop, &mut pace).await else { continue };
+        let Err(broken) = Box::pin(attempt(&plan, &stop, &mut pace)).await else { continue };
         plan.status.released(&plan.shards);
         plan.status.waiting(plan.number, broken.to_string());
         let retry = pace.retry;
@@ -72,6 +76,7 @@ pub async fn run(plan: Plan, stop: CancellationToken) {
 }
 
 async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace) -> Result<(), Broken> {
+    let losses = plan.losses.load(Ordering::Acquire);
     // The broker first: a process that cannot publish must not keep shards from one that can.
     let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_url).await?, Session::open(&plan.database).await?)) };
     let Some(opened) = stop.run_until_cancelled(opening).await else {
@@ -83,6 +88,7 @@ async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace) -> Resu
         stop,
         pace,
         extent: broker.found(),
+        losses,
         broker: Arc::new(broker),
         session,
         owned: BTreeMap::new(),
@@ -121,6 +127,8 @@ pub struct Lane<'a> {
     pub session: Session,
     /// What the stream held when we last looked.
     extent: Extent,
+    /// The losses that were known when this attempt began.
+    losses: u64,
     /// The shards that the session has the locks of, each with the last row seen.
     pub owned: BTreeMap<i16, i64>,
     /// By shard, the newest event that the stream is known to hold.
@@ -250,7 +258,12 @@ impl Lane<'_> {
     /// Comes before every change of a mark, and before a gap is filled: what is published after a loss could hide it.
     pub async fn check_nothing_lost(&mut self) -> Result<(), Broken> {
         let extent = self.session.keep_while(self.broker.extent()).await??;
-        if let Some(why) = extent.lost_since(&self.extent, self.newest) {
+        let lost = extent.lost_since(&self.extent, self.newest);
+        if lost.is_some() {
+            self.plan.losses.fetch_add(1, Ordering::AcqRel);
+        }
+        let elsewhere = || (self.plan.losses.load(Ordering::Acquire) > self.losses).then(|| "another lane found it".to_owned());
+        if let Some(why) = lost.or_else(elsewhere) {
             let owned: Vec<i16> = self.owned.keys().copied().collect();
             mark::doubt(&mut self.session, &owned).await?;
             return Err(Broken::Lost(why));

@@ -98,3 +98,20 @@ fn about_writing(error: &RedisError) -> Verdict {
     let lost = error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal();
     if lost { Verdict::Outage } else { Verdict::Refusal }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> RedisError {
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).and_then(redis::Value::extract_error).unwrap_err()
+    }
+
+    #[test]
+    fn one_key_of_another_kind_is_no_outage_and_a_server_that_cannot_answer_is() {
+        let wrong = said("WRONGTYPE Operation against a key holding the wrong kind of value");
+        assert_eq!(about_reading(&wrong), Verdict::Refusal);
+        assert_eq!(about_reading(&said("LOADING Redis is loading the dataset in memory")), Verdict::Outage);
+        assert_eq!(about_reading(&std::io::Error::from(std::io::ErrorKind::TimedOut).into()), Verdict::Outage);
+    }
+}

@@ -38,9 +38,6 @@ mod rewind;
 mod metrics;
 mod status;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
 use anyhow::Context as _;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
@@ -69,7 +66,6 @@ pub struct Relay {
 /// Runs until told to stop; then finishes what is in flight and releases the shards. An absent Postgres or broker is waited for.
 pub async fn run(relay: Relay, stop: CancellationToken) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
-    let losses = Arc::new(AtomicU64::new(0));
     for number in 0..LANES {
         let shards = (0..SHARDS).filter(|shard| shard % LANES == number).collect();
         let lane = lane::Plan {
@@ -80,7 +76,6 @@ pub async fn run(relay: Relay, stop: CancellationToken) -> anyhow::Result<()> {
             wake: relay.wake.clone(),
             status: relay.status.clone(),
             metrics: relay.metrics.clone(),
-            losses: Arc::clone(&losses),
         };
         tasks.spawn(lane::run(lane, stop.clone()));
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use events::AggregateKey;
@@ -55,16 +54,14 @@ pub struct Plan {
     pub wake: watch::Receiver<()>,
     pub status: Status,
     pub metrics: Metrics,
-    /// How often a lane of this process found that the stream has lost something: it concerns the others too, who may have looked
-    /// a moment too early.
-    pub losses: Arc<AtomicU64>,
 }
 
 /// Works until told to stop, beginning again whenever something breaks.
 pub async fn run(plan: Plan, stop: CancellationToken) {
     let mut pace = Pace::FULL;
+    let mut extent = None;
     while !stop.is_cancelled() {
-        let Err(broken) = Box::pin(attempt(&plan, &stop, &mut pace)).await else { continue };
+        let Err(broken) = Box::pin(attempt(&plan, &stop, &mut pace, &mut extent)).await else { continue };
         plan.status.released(&plan.shards);
         plan.status.waiting(plan.number, broken.to_string());
         let retry = pace.retry;
@@ -75,8 +72,7 @@ pub async fn run(plan: Plan, stop: CancellationToken) {
     plan.status.released(&plan.shards);
 }
 
-async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace) -> Result<(), Broken> {
-    let losses = plan.losses.load(Ordering::Acquire);
+async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace, extent: &mut Option<Extent>) -> Result<(), Broken> {
     // The broker first: a process that cannot publish must not keep shards from one that can.
     let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_url).await?, Session::open(&plan.database).await?)) };
     let Some(opened) = stop.run_until_cancelled(opening).await else {
@@ -87,8 +83,7 @@ async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace) -> Resu
         plan,
         stop,
         pace,
-        extent: broker.found(),
-        losses,
+        extent: extent.get_or_insert(broker.found()),
         broker: Arc::new(broker),
         session,
         owned: BTreeMap::new(),
@@ -125,10 +120,8 @@ pub struct Lane<'a> {
     pub pace: &'a mut Pace,
     pub broker: Arc<Broker>,
     pub session: Session,
-    /// What the stream held when we last looked.
-    extent: Extent,
-    /// The losses that were known when this attempt began.
-    losses: u64,
+    /// What the stream held when we last looked, be it in an earlier attempt: what goes while we begin again is lost as well.
+    extent: &'a mut Extent,
     /// The shards that the session has the locks of, each with the last row seen.
     pub owned: BTreeMap<i16, i64>,
     /// By shard, the newest event that the stream is known to hold.
@@ -156,6 +149,8 @@ impl Lane<'_> {
         let mut wake = self.plan.wake.clone();
         let mut next_take = Instant::now();
         let mut prefetched: Option<Vec<Event>> = None;
+        // What went while we began again is lost as well.
+        self.check_nothing_lost().await?;
         self.check_rewound().await?;
         while !self.stop.is_cancelled() {
             self.broker.check_connected()?;
@@ -170,6 +165,7 @@ impl Lane<'_> {
                 self.settle().await?;
                 if self.swept.elapsed() >= SWEEP {
                     self.check_nothing_lost().await?;
+                    self.check_no_doubt().await?;
                     self.sweep();
                 }
                 self.claim(&HashSet::new()).await?
@@ -253,22 +249,27 @@ impl Lane<'_> {
         info!(relay.shard = shard, relay.lane = self.plan.number, "Took shard {shard}");
     }
 
-    /// Fails if the stream has lost something since we looked last; whoever takes our shards then repairs them.
+    /// Fails if the stream has lost something since we looked last; whoever takes a shard then repairs it first.
     ///
     /// Comes before every change of a mark, and before a gap is filled: what is published after a loss could hide it.
     pub async fn check_nothing_lost(&mut self) -> Result<(), Broken> {
         let extent = self.session.keep_while(self.broker.extent()).await??;
-        let lost = extent.lost_since(&self.extent, self.newest);
-        if lost.is_some() {
-            self.plan.losses.fetch_add(1, Ordering::AcqRel);
+        let lost = extent.lost_since(self.extent, self.newest);
+        if lost.is_some() && !mark::is_doubtful(&mut self.session, &self.plan.shards).await? {
+            // Every shard: another lane may have looked before the last messages came, and miss none that are gone.
+            mark::doubt_all(&mut self.session).await?;
         }
-        let elsewhere = || (self.plan.losses.load(Ordering::Acquire) > self.losses).then(|| "another lane found it".to_owned());
-        if let Some(why) = lost.or_else(elsewhere) {
-            let owned: Vec<i16> = self.owned.keys().copied().collect();
-            mark::doubt(&mut self.session, &owned).await?;
-            return Err(Broken::Lost(why));
+        // Only now: until it is written down, it is to be found again.
+        *self.extent = extent;
+        lost.map_or(Ok(()), |why| Err(Broken::Lost(why)))
+    }
+
+    /// Fails if another lane has seen that the stream lost something.
+    async fn check_no_doubt(&mut self) -> Result<(), Broken> {
+        let owned: Vec<i16> = self.owned.keys().copied().collect();
+        if mark::is_doubtful(&mut self.session, &owned).await? {
+            return Err(Broken::Lost("another lane has seen it".to_owned()));
         }
-        self.extent = extent;
         Ok(())
     }
 

@@ -94,6 +94,37 @@ pub async fn doubt(session: &mut Session, shards: &[i16]) -> Result<(), Broken> 
     Ok(())
 }
 
+/// Makes every mark doubtful: whoever owns the shard lets go of it.
+///
+/// In the order in which [`settle`] locks them, so that the two never wait for each other.
+pub async fn doubt_all(session: &mut Session) -> Result<(), Broken> {
+    session
+        .run(async |connection| {
+            sqlx::query!(
+                "with held as (select shard from command.relay_mark order by shard for update)
+                 update command.relay_mark set stream_created = 'epoch' from held where relay_mark.shard = held.shard"
+            )
+            .execute(connection)
+            .await
+        })
+        .await?;
+    Ok(())
+}
+
+/// Whether a mark of these shards is doubtful.
+pub async fn is_doubtful(session: &mut Session, shards: &[i16]) -> Result<bool, Broken> {
+    session
+        .run(async |connection| {
+            sqlx::query_scalar!(
+                r#"select exists (select from command.relay_mark where shard = any($1) and stream_created = 'epoch') as "doubtful!""#,
+                shards
+            )
+            .fetch_one(connection)
+            .await
+        })
+        .await
+}
+
 /// Ends the doubt: the stream holds everything of these shards again.
 pub async fn trust(session: &mut Session, created: DateTime<Utc>, marks: &[(i16, Mark)]) -> Result<(), Broken> {
     let marks = Columns::of(marks);

@@ -1,10 +1,13 @@
 //! The broker goes away, or takes nothing, or not everything.
 
+use std::time::Duration;
+
+use acceptance::until::within;
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
 use async_nats::jetstream::stream::Config;
 use events::AggregateKey;
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 /// More than the relay lets be refused before it takes the broker to refuse everybody.
@@ -141,5 +144,25 @@ async fn a_stop_publishes_what_is_committed() -> anyhow::Result<()> {
     assert_eq!(market.outbox().await?, 0);
     assert_eq!(market.versions_in_stream(AggregateKey::listing(listing.id)).await?, [1, 2, 3]);
     command_api.start().await?;
+    market.stop().await
+}
+
+#[tokio::test]
+async fn a_slow_link_is_given_what_it_can_carry() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let broker = market.link(Name::CommandApi, 0, Dependency::Nats)?;
+    broker.cut().await?;
+    let ada = market.seller("ada")?;
+    // 4 MB, of which each lane sends half: as one batch if it may, for which this link needs longer than the broker may take.
+    let attributes: Vec<Value> = (0..5).map(|n| json!({ "name": format!("Part {n}"), "value": "x".repeat(8000) })).collect();
+    for number in 0..100 {
+        ada.publishes(a_listing().titled(&format!("Encyclopedia, volume {number}")).with("attributes", attributes.clone()))
+            .await?;
+    }
+    broker.slow_down(Duration::from_millis(200));
+    broker.mend().await?;
+    until("a batch to take too long", async || Ok(waiting(&market).await?.contains("in time"))).await?;
+    within(Duration::from_mins(2), "everything published", async || Ok((market.outbox().await? == 0).then_some(()))).await?;
+    broker.slow_down(Duration::ZERO);
     market.stop().await
 }

@@ -185,3 +185,24 @@ async fn what_only_a_newer_program_can_publish_is_kept_for_it() -> anyhow::Resul
     until_eq("the event of the newer program to wait", 1, async || market.outbox().await).await?;
     market.leave().await
 }
+
+#[tokio::test]
+async fn a_repair_ends_even_if_nothing_of_a_shard_can_be_published() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    publishes_many(&ada, "Bicycle").await?;
+    market.settle().await?;
+    let pool = &market.postgres.pool;
+    sqlx::query("update command.events set aggregate = 'book' where aggregate = 'listing'").execute(pool).await?;
+    sqlx::query("update command.events set aggregate = 'page' where aggregate = 'stock'").execute(pool).await?;
+    market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
+    until_eq("all of them to wait for a newer program", 2 * LISTINGS as i64, async || market.outbox().await).await?;
+    let doubtful = async || {
+        let select = "select count(*) from command.relay_mark where stream_created = 'epoch'";
+        Ok(sqlx::query_scalar::<_, i64>(select).fetch_one(pool).await?)
+    };
+    until_eq("no mark to be in doubt", 0, doubtful).await?;
+    let after = ada.publishes(a_listing().titled("After the repair")).await?;
+    hold_versions(&market, &[after], &[1]).await?;
+    market.leave().await
+}

@@ -1,13 +1,18 @@
 //! A lane's connection to the broker, and what the stream holds.
 
+use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
-use async_nats::jetstream::{self, context::GetStreamErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream as JetStream};
 use async_nats::{Client, ConnectOptions, Event as Happened};
 use chrono::{DateTime, SubsecRound as _, Utc};
+use events::AggregateKey;
 use events::envelope::header;
 use events::subject::{EVENT_MAX, EVENTS_STREAM};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +24,11 @@ use super::resolve::{Last, Stored};
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// Messages that are asked for side by side. Each comes with its body, so a slow link brings them one after the other: then the
+/// next one must come in time, and the last one when it comes.
+const LOOKS_AT_ONCE: usize = 64;
+const LOOKS_WITHIN: Duration = Duration::from_mins(5);
+
 /// What `max_payload` must be at least, in bytes: the largest event and the headers of a dead letter (PROTOCOL W5).
 const PAYLOAD_NEEDED: usize = 4 * 1024 * 1024;
 /// What the relay's own `Nats-*` headers may add to the largest event, in bytes.
@@ -26,7 +36,9 @@ const RELAY_HEADERS: usize = 8 * 1024;
 
 pub struct Broker {
     client: Client,
-    stream: Stream,
+    stream: JetStream,
+    /// The same, for many questions at once: each may take longer, because the others are in its way.
+    crowded: JetStream<()>,
     found: Extent,
     lost: CancellationToken,
 }
@@ -60,12 +72,7 @@ impl Broker {
         }
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER_WITHIN);
-        let stream = context.get_stream(EVENTS_STREAM).await.map_err(|error| match error.kind() {
-            GetStreamErrorKind::JetStream(answer) => Broken::Waiting(format!("stream {EVENTS_STREAM}: {answer}")),
-            GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName | GetStreamErrorKind::Request => {
-                Broken::Broker(format!("stream {EVENTS_STREAM}: {error}"))
-            }
-        })?;
+        let stream = context.get_stream(EVENTS_STREAM).await.map_err(not_found)?;
         let info = stream.cached_info();
         if !info.config.allow_atomic_publish {
             return Err(Broken::Waiting(format!(
@@ -79,7 +86,9 @@ impl Broker {
             )));
         }
         let found = extent(info);
-        Ok(Self { client, stream, found, lost })
+        context.set_timeout(LOOKS_WITHIN);
+        let crowded = context.get_stream_no_info(EVENTS_STREAM).await.map_err(not_found)?;
+        Ok(Self { client, stream, crowded, found, lost })
     }
 
     /// Cancelled when the connection was lost, even if only for a moment.
@@ -121,6 +130,43 @@ impl Broker {
     /// The message of that sequence, and its subject.
     pub async fn at(&self, sequence: u64) -> Result<Option<(Last, String)>, Broken> {
         read_message(self.stream.raw_message_builder().sequence(sequence).send().await)
+    }
+
+    /// [`Self::last`] of each of these aggregates.
+    pub async fn last_of(&self, keys: impl IntoIterator<Item = AggregateKey>) -> Result<Vec<(AggregateKey, Last)>, Broken> {
+        let look = async |key: AggregateKey| {
+            let read = self.crowded.raw_message_builder().last_by_subject(&key.subject()).send().await;
+            Ok((key, read_message(read)?.map_or(Last::Nothing, |(last, _)| last)))
+        };
+        one_after_the_other(stream::iter(keys).map(look).buffer_unordered(LOOKS_AT_ONCE)).await
+    }
+
+    /// The messages with these sequences that are there, and their subjects.
+    pub async fn range(&self, sequences: RangeInclusive<u64>) -> Result<Vec<(Last, String)>, Broken> {
+        let look = async |sequence| read_message(self.crowded.raw_message_builder().sequence(sequence).send().await);
+        let seen = one_after_the_other(stream::iter(sequences).map(look).buffered(LOOKS_AT_ONCE)).await?;
+        Ok(seen.into_iter().flatten().collect())
+    }
+}
+
+async fn one_after_the_other<T>(looks: impl Stream<Item = Result<T, Broken>>) -> Result<Vec<T>, Broken> {
+    let mut looks = pin!(looks);
+    let mut seen = Vec::new();
+    while let Some(next) = timeout(ANSWER_WITHIN, looks.next())
+        .await
+        .map_err(|_| Broken::Broker(format!("no message came for {} s", ANSWER_WITHIN.as_secs())))?
+    {
+        seen.push(next?);
+    }
+    Ok(seen)
+}
+
+fn not_found(error: GetStreamError) -> Broken {
+    match error.kind() {
+        GetStreamErrorKind::JetStream(answer) => Broken::Waiting(format!("stream {EVENTS_STREAM}: {answer}")),
+        GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName | GetStreamErrorKind::Request => {
+            Broken::Broker(format!("stream {EVENTS_STREAM}: {error}"))
+        }
     }
 }
 

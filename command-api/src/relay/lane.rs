@@ -255,7 +255,7 @@ impl Lane<'_> {
     pub async fn check_nothing_lost(&mut self) -> Result<(), Broken> {
         let extent = self.session.keep_while(self.broker.extent()).await??;
         let lost = extent.lost_since(self.extent, self.newest);
-        if lost.is_some() && !mark::is_doubtful(&mut self.session, &self.plan.shards).await? {
+        if lost.is_some() {
             // Every shard: another lane may have looked before the last messages came, and miss none that are gone.
             mark::doubt_all(&mut self.session).await?;
         }

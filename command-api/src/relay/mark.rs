@@ -22,6 +22,9 @@ pub struct Mark {
     pub stored: Stored,
 }
 
+/// The sequence of a mark in a stream that holds nothing of its shard. The first message has sequence 1.
+const NOTHING: i64 = 0;
+
 /// Marks, column by column.
 struct Columns {
     shards: Vec<i16>,
@@ -125,16 +128,21 @@ pub async fn is_doubtful(session: &mut Session, shards: &[i16]) -> Result<bool, 
         .await
 }
 
-/// Ends the doubt: the stream holds everything of these shards again.
-pub async fn trust(session: &mut Session, created: DateTime<Utc>, marks: &[(i16, Mark)]) -> Result<(), Broken> {
+/// Ends the doubt: the stream holds everything of these shards again that it takes. Where that is nothing there is no mark any more.
+pub async fn trust(session: &mut Session, created: DateTime<Utc>, shards: &[i16], marks: &[(i16, Mark)]) -> Result<(), Broken> {
     let marks = Columns::of(marks);
     session
         .run(async |connection| {
             sqlx::query!(
-                "update command.relay_mark set stream_created = $1, seq = m.seq, subject = m.subject, version = m.version, event_id = m.event_id
-                   from unnest($2::smallint[], $3::bigint[], $4::text[], $5::bigint[], $6::uuid[]) as m (shard, seq, subject, version, event_id)
-                  where relay_mark.shard = m.shard",
+                "update command.relay_mark as held
+                    set stream_created = $1, seq = coalesce(m.seq, 0), subject = coalesce(m.subject, held.subject),
+                        version = coalesce(m.version, held.version), event_id = coalesce(m.event_id, held.event_id)
+                   from unnest($2::smallint[]) as repaired (shard)
+                   left join unnest($3::smallint[], $4::bigint[], $5::text[], $6::bigint[], $7::uuid[]) as m (shard, seq, subject, version, event_id)
+                     on m.shard = repaired.shard
+                  where held.shard = repaired.shard",
                 created,
+                shards,
                 &marks.shards,
                 &marks.sequences,
                 &marks.subjects,
@@ -174,6 +182,9 @@ pub async fn check(session: &mut Session, broker: &Broker, shard: i16) -> Result
     }
     if row.stream_created != broker.stream_created() {
         return Ok(Kept::Lost(format!("the stream was made anew at {}", broker.stream_created())));
+    }
+    if row.seq == NOTHING {
+        return Ok(Kept::Unmarked);
     }
     let stored = Stored { version: row.version.cast_unsigned(), event_id: row.event_id, sequence: row.seq.cast_unsigned() };
     let at_mark = broker.at(stored.sequence).await?;

@@ -49,9 +49,10 @@ impl Lane<'_> {
         if self.stop.is_cancelled() {
             return Ok(());
         }
+        self.check_nothing_lost().await?;
         let marks: Vec<(i16, Mark)> =
             shards.iter().filter_map(|shard| self.marks.get(shard).map(|mark| (*shard, mark.clone()))).collect();
-        mark::trust(&mut self.session, self.broker.stream_created(), &marks).await?;
+        mark::trust(&mut self.session, self.broker.stream_created(), &shards, &marks).await?;
         for shard in shards {
             self.plan.status.repaired(shard);
             self.owned.insert(shard, 0);

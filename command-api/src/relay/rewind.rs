@@ -6,19 +6,16 @@
 use std::collections::HashMap;
 
 use events::AggregateKey;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tracing::error;
 
 use super::Broken;
 use super::claim::{journal_ids, shard_of};
 use super::lane::Lane;
 use super::mark;
-use super::resolve::{Last, Stored, divergence};
+use super::resolve::{Stored, divergence};
 
 /// Messages looked at, from the end back, even if they are marked: whoever owned these shards meanwhile has moved the marks on.
 const LOOKED_AT: u64 = 2_000;
-/// Messages asked for side by side.
-const AT_ONCE: usize = 64;
 
 impl Lane<'_> {
     /// Sets those aggregates of this lane aside whose last events the journal lacks.
@@ -56,27 +53,17 @@ impl Lane<'_> {
         let found = self.broker.found();
         let marked = mark::highest(&mut self.session, &self.plan.shards).await?;
         let first = (marked.min(found.last.saturating_sub(LOOKED_AT)) + 1).max(found.first);
-        let (broker, shards) = (&self.broker, &self.plan.shards);
-        let looking = stream::iter(first..=found.last)
-            .map(|sequence| broker.at(sequence))
-            .buffered(AT_ONCE)
-            .try_filter_map(async |seen| {
-                let Some((Last::Event(stored), subject)) = seen else { return Ok(None) };
-                let key = AggregateKey::from_subject(&subject).filter(|key| shards.contains(&shard_of(key.id)));
-                Ok(key.map(|key| (key, stored)))
-            })
-            .try_collect();
-        self.session.keep_while(looking).await?
+        let seen = self.session.keep_while(self.broker.range(first..=found.last)).await??;
+        let of_this_lane = seen.into_iter().filter_map(|(last, subject)| {
+            let key = AggregateKey::from_subject(&subject).filter(|key| self.plan.shards.contains(&shard_of(key.id)))?;
+            Some((key, last.event()?))
+        });
+        Ok(of_this_lane.collect())
     }
 
     /// The last messages of these aggregates.
     async fn ends_of(&mut self, keys: &[AggregateKey]) -> Result<HashMap<AggregateKey, Stored>, Broken> {
-        let broker = &self.broker;
-        let looking = stream::iter(keys.iter().copied())
-            .map(async |key| Ok::<_, Broken>((key, broker.last(&key.subject()).await?)))
-            .buffer_unordered(AT_ONCE)
-            .try_collect();
-        let seen: Vec<(AggregateKey, Last)> = self.session.keep_while(looking).await??;
+        let seen = self.session.keep_while(self.broker.last_of(keys.iter().copied())).await??;
         Ok(seen.into_iter().filter_map(|(key, last)| last.event().map(|stored| (key, stored))).collect())
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use events::AggregateKey;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -18,9 +17,6 @@ use super::resolve::{Last, Step, Stored, next_step};
 
 /// Looks at the subject and acts; more often than this means that somebody else publishes to it all the time.
 const TRIES: u32 = 5;
-
-/// Subjects that are looked at side by side.
-const LOOKS_AT_ONCE: usize = 64;
 
 /// Aggregates refused one after the other, from which on the broker is taken to refuse everybody.
 const REFUSALS: usize = 10;
@@ -187,12 +183,7 @@ impl Lane<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let broker = &self.broker;
-        let looking = stream::iter(wanted)
-            .map(async |key| Ok::<_, Broken>((key, broker.last(&key.subject()).await?)))
-            .buffer_unordered(LOOKS_AT_ONCE)
-            .try_collect();
-        let seen: Vec<(AggregateKey, Last)> = self.session.keep_while(looking).await??;
+        let seen = self.session.keep_while(self.broker.last_of(wanted)).await??;
         let found: Vec<(AggregateKey, Stored)> =
             seen.into_iter().filter_map(|(key, last)| last.event().map(|stored| (key, stored))).collect();
         let versions: Vec<(AggregateKey, u64)> = found.iter().map(|(key, stored)| (*key, stored.version)).collect();

@@ -20,7 +20,7 @@ service::secret!(pub MigrateDatabaseUrl: "MIGRATE_DATABASE_URL", "migrate-databa
     "Postgres, as role listings_owner; DATABASE_URL if not set");
 service::secret!(pub ListingsToken: "LISTINGS_TOKEN", "token", [],
     "A token to import with; without it one is made with JWT_PRIVATE_KEY_FILE");
-service::secret!(pub NatsUrl: "NATS_URL", "nats-url", ["nats", "tls", "ws", "wss"],
+service::secret!(pub NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"],
     "NATS, where the relay publishes; several with commas. Not needed with RELAY=off");
 
 /// The write side of the marketplace: takes commands, commits them with their events, and publishes those.
@@ -75,12 +75,12 @@ pub struct Serve {
 
 impl Serve {
     /// Where the relay publishes; `None` if this process has no relay.
-    pub fn nats_url(&self) -> anyhow::Result<Option<String>> {
+    pub fn nats_urls(&self) -> anyhow::Result<Option<Vec<String>>> {
         if !self.relay.is_on() {
             return Ok(None);
         }
         let url = self.nats.0.as_ref().context("NATS_URL is not set; without a broker set RELAY=off")?;
-        Ok(Some(url.expose().to_owned()))
+        Ok(Some(url.urls()))
     }
 }
 

@@ -56,7 +56,7 @@ const LANES: i16 = 2;
 /// What the relay needs to run.
 pub struct Relay {
     pub database: PgConnectOptions,
-    pub nats_url: String,
+    pub nats_urls: Vec<String>,
     /// Changes when this process has committed events.
     pub wake: watch::Receiver<()>,
     pub status: Status,
@@ -72,7 +72,7 @@ pub async fn run(relay: Relay, stop: CancellationToken) -> anyhow::Result<()> {
             number,
             shards,
             database: relay.database.clone(),
-            nats_url: relay.nats_url.clone(),
+            nats_urls: relay.nats_urls.clone(),
             wake: relay.wake.clone(),
             status: relay.status.clone(),
             metrics: relay.metrics.clone(),

@@ -26,7 +26,7 @@ use crate::relay::{self, Relay};
 /// Telemetry → dependencies → run → drain.
 pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let telemetry = telemetry::init("command-api", &settings.log)?;
-    let nats_url = settings.nats_url()?;
+    let nats_urls = settings.nats_urls()?;
     let signer = settings.jwt.signing.signer(Clock::System)?;
     let verifier = settings.jwt.verifier(signer.as_ref(), Clock::System)?;
     let stop = run::stop_on_signal()?;
@@ -43,9 +43,9 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     };
     let errors = Errors::register(&mut registry, &metrics::HTTP_ERRORS);
     let http_metrics = HttpMetrics::register(&mut registry).with_errors(errors);
-    let relay = nats_url.map(|nats_url| Relay {
+    let relay = nats_urls.map(|nats_urls| Relay {
         database: options,
-        nats_url,
+        nats_urls,
         wake: app.wake.listen(),
         status: relay::Status::default(),
         metrics: relay::Metrics::register(&mut registry),

@@ -6,13 +6,14 @@ use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, context::ContextBuilder};
 use opensearch::{
     OpenSearch,
-    auth::Credentials,
-    http::{
-        Url,
-        transport::{SingleNodeConnectionPool, TransportBuilder},
-    },
+    http::transport::{SingleNodeConnectionPool, TransportBuilder},
 };
-use service::{postgres::that_answer, redis::Redis, settings::Secret};
+use service::{
+    basic_auth::{Credentials, Server},
+    postgres::that_answer,
+    redis::Redis,
+    settings::Secret,
+};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -47,13 +48,12 @@ const DATABASE_CONNECTIONS: u32 = 6;
 
 /// Connects in the background for as long as it takes, and again whenever the connection is lost.
 pub async fn nats(url: &Secret<NatsUrl>) -> anyhow::Result<jetstream::Context> {
-    let servers: Vec<&str> = url.expose().split(',').map(str::trim).collect();
     let client = async_nats::ConnectOptions::new()
         .name(NAME)
         .retry_on_initial_connect()
         .ping_interval(BROKER_PINGED_EVERY)
         .request_timeout(Some(BROKER_ANSWERS_WITHIN))
-        .connect(servers.as_slice())
+        .connect(url.urls())
         .await
         .context("NATS_URL cannot be used")?;
     Ok(ContextBuilder::new().timeout(BROKER_ANSWERS_WITHIN).ack_timeout(BROKER_ANSWERS_WITHIN).build(client))
@@ -100,18 +100,10 @@ pub fn redis(url: &Secret<RedisUrl>) -> anyhow::Result<Redis> {
 
 /// Connects with each request.
 pub fn opensearch(url: &Secret<OpenSearchUrl>) -> anyhow::Result<OpenSearch> {
-    let mut url = Url::parse(url.expose()).context("OPENSEARCH_URL cannot be used")?;
-    let (user, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
-    // Errors show the URL: what is secret moves to the credentials.
-    if !user.is_empty() && (url.set_username("").is_err() || url.set_password(None).is_err()) {
-        bail!("OPENSEARCH_URL cannot be used");
-    }
-    if !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
-    }
+    let Server { url, credentials } = Server::at(url.expose()).context("OPENSEARCH_URL cannot be used")?;
     let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(url)).disable_proxy().timeout(SEARCH_ANSWERS_WITHIN);
-    if !user.is_empty() {
-        transport = transport.auth(Credentials::Basic(user, password));
+    if let Some(Credentials { user, password }) = credentials {
+        transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
     }
     Ok(OpenSearch::new(transport.build().context("OPENSEARCH_URL cannot be used")?))
 }

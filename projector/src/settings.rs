@@ -9,7 +9,7 @@ use service::settings::{LogArgs, OpsArgs, Secret, duration};
 const OPS_PORT: u16 = 9095;
 
 service::secret!(pub DatabaseUrl: "DATABASE_URL", "database-url", ["postgres", "postgresql"], "Postgres, as role listings_projector");
-service::secret!(pub NatsUrl: "NATS_URL", "nats-url", ["nats", "tls"], "The broker; several with commas");
+service::secret!(pub NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"], "The broker; several with commas");
 service::secret!(pub RedisUrl: "REDIS_URL", "redis-url", ["redis", "rediss"], "Redis, for pages");
 service::secret!(pub OpenSearchUrl: "OPENSEARCH_URL", "opensearch-url", ["http", "https"], "OpenSearch, for search");
 

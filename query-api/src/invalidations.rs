@@ -30,8 +30,8 @@ const PINGED_EVERY: Duration = Duration::from_secs(4);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Keeps the floors of `pages` until told to stop. It never fails: without a broker pages are read from the stores.
-pub async fn follow(nats_url: &str, pages: Arc<PageCache>, stop: CancellationToken) -> anyhow::Result<()> {
-    let heard = stop.run_until_cancelled(hear_for_ever(nats_url, &pages)).await;
+pub async fn follow(nats_urls: Vec<String>, pages: Arc<PageCache>, stop: CancellationToken) -> anyhow::Result<()> {
+    let heard = stop.run_until_cancelled(hear_for_ever(nats_urls, &pages)).await;
     pages.events_are_lost();
     match heard {
         Some(never) => never,
@@ -39,7 +39,7 @@ pub async fn follow(nats_url: &str, pages: Arc<PageCache>, stop: CancellationTok
     }
 }
 
-async fn hear_for_ever(nats_url: &str, pages: &PageCache) -> anyhow::Result<()> {
+async fn hear_for_ever(nats_urls: Vec<String>, pages: &PageCache) -> anyhow::Result<()> {
     let (lost, mut losses) = watch::channel(());
     let client = ConnectOptions::new()
         .name("query-api")
@@ -51,7 +51,7 @@ async fn hear_for_ever(nats_url: &str, pages: &PageCache) -> anyhow::Result<()> 
             }
             std::future::ready(())
         })
-        .connect(nats_url)
+        .connect(nats_urls)
         .await
         .context("NATS_URL is of no use")?;
     let context = jetstream::new(client);

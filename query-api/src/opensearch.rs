@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::ACCEPT_ENCODING;
 use opensearch::OpenSearch;
-use opensearch::http::Url;
 use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
+use service::basic_auth::{Credentials, Server};
 use service::metrics::Errors;
 
 use crate::breaker::Breaker;
@@ -30,14 +30,12 @@ pub struct SearchIndex {
 impl SearchIndex {
     /// Connects when it is first asked. A user and password in the URL are sent as such and appear in no error.
     pub fn new(url: &str, alias: &str, breaker: Breaker, errors: Errors) -> anyhow::Result<Self> {
-        let url = Url::parse(url)?;
-        let mut transport =
-            TransportBuilder::new(SingleNodeConnectionPool::new(bare(&url)?)).disable_proxy().timeout(ANSWER_WITHIN);
+        let Server { url, credentials } = Server::at(url)?;
+        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(url)).disable_proxy().timeout(ANSWER_WITHIN);
         // The node is next door: packing an answer there and unpacking it here takes longer than sending it as it is.
         transport = transport.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if !url.username().is_empty() {
-            let password = url.password().unwrap_or_default().to_owned();
-            transport = transport.auth(opensearch::auth::Credentials::Basic(url.username().to_owned(), password));
+        if let Some(Credentials { user, password }) = credentials {
+            transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
         }
         let client = OpenSearch::new(transport.build()?);
         let dependency = Dependency::new(OPENSEARCH, breaker, ANSWER_WITHIN, errors);
@@ -54,15 +52,4 @@ impl SearchIndex {
     pub async fn ping(&self) -> Result<(), opensearch::Error> {
         self.client.ping().send().await?.error_for_status_code().map(drop)
     }
-}
-
-/// The URL without whom to say one is, ending in a slash, as the transport wants it.
-fn bare(url: &Url) -> anyhow::Result<Url> {
-    let mut bare = url.clone();
-    let removed = bare.set_username("").and_then(|()| bare.set_password(None));
-    removed.map_err(|()| anyhow::anyhow!("OPENSEARCH_URL names no host"))?;
-    if !bare.path().ends_with('/') {
-        bare.set_path(&format!("{}/", url.path()));
-    }
-    Ok(bare)
 }

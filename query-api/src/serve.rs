@@ -57,7 +57,7 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
     });
     tasks.spawn("invalidations", {
         let (nats, pages, stop) = (settings.nats.clone(), Arc::clone(&app.pages), stop.clone());
-        async move { invalidations::follow(nats.expose(), pages, stop).await }
+        async move { invalidations::follow(nats.urls(), pages, stop).await }
     });
     tasks.spawn("keys", {
         let (app, stop) = (app.clone(), stop.clone());

@@ -28,7 +28,7 @@ const OPS_PORT: u16 = 9094;
 
 secret!(pub DatabaseUrl: "DATABASE_URL", "database-url", ["postgres", "postgresql"], "Postgres, as role listings_query");
 secret!(pub RedisUrl: "REDIS_URL", "redis-url", ["redis", "rediss", "redis+unix", "unix"], "Redis, where the pages are");
-secret!(pub NatsUrl: "NATS_URL", "nats-url", ["nats", "tls", "ws", "wss"], "NATS, which tells what has changed");
+secret!(pub NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"], "NATS, which tells what has changed; several with commas");
 secret!(pub OpenSearchUrl: "OPENSEARCH_URL", "opensearch-url", ["http", "https"], "OpenSearch, where searches are answered");
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ pub mod problem;
 pub mod serve;
 
 // 4. It asks a server that may come and go.
+pub mod basic_auth;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]

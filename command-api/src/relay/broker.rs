@@ -45,7 +45,7 @@ pub struct Broker {
 
 impl Broker {
     /// Connects, and looks whether the stream is there and is what the relay needs.
-    pub async fn connect(url: &str) -> Result<Self, Broken> {
+    pub async fn connect(urls: &[String]) -> Result<Self, Broken> {
         let lost = CancellationToken::new();
         let seen = lost.clone();
         let options = ConnectOptions::new()
@@ -59,7 +59,7 @@ impl Broker {
                 }
                 std::future::ready(())
             });
-        let client = timeout(CONNECT_WITHIN, options.connect(url))
+        let client = timeout(CONNECT_WITHIN, options.connect(urls))
             .await
             .map_err(|_| Broken::Broker(format!("no connection within {} s", CONNECT_WITHIN.as_secs())))?
             .map_err(|error| Broken::Broker(error.to_string()))?;

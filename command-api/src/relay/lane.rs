@@ -50,7 +50,7 @@ pub struct Plan {
     /// The shards it may own.
     pub shards: Vec<i16>,
     pub database: PgConnectOptions,
-    pub nats_url: String,
+    pub nats_urls: Vec<String>,
     pub wake: watch::Receiver<()>,
     pub status: Status,
     pub metrics: Metrics,
@@ -74,7 +74,7 @@ pub async fn run(plan: Plan, stop: CancellationToken) {
 
 async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace, extent: &mut Option<Extent>) -> Result<(), Broken> {
     // The broker first: a process that cannot publish must not keep shards from one that can.
-    let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_url).await?, Session::open(&plan.database).await?)) };
+    let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_urls).await?, Session::open(&plan.database).await?)) };
     let Some(opened) = stop.run_until_cancelled(opening).await else {
         return Ok(());
     };

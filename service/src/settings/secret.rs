@@ -21,18 +21,27 @@ pub trait SecretName: 'static {
     const FILE_FLAG: &'static str;
     const HELP: &'static str;
     const FILE_HELP: &'static str;
-    /// If the secret is a URL (or several, with commas): what it may begin with.
+    /// If the secret is a URL: what it may begin with.
     const SCHEMES: &'static [&'static str];
+    /// Whether there may be several URLs, with commas between them.
+    const SEVERAL: bool;
 }
 
 /// Declares the name of a [`Secret`]; flatten `Secret<DatabaseUrl>` into the program's settings.
 ///
 /// ```
 /// service::secret!(DatabaseUrl: "DATABASE_URL", "database-url", ["postgres", "postgresql"], "Postgres, as the program's own role");
+/// service::secret!(NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"], "The broker; several with commas");
 /// ```
 #[macro_export]
 macro_rules! secret {
     ($visibility:vis $type:ident: $name:literal, $flag:literal, [$($scheme:literal),*], $help:literal) => {
+        $crate::secret!(@ $visibility $type: $name, $flag, [$($scheme),*], false, $help);
+    };
+    ($visibility:vis $type:ident: $name:literal, $flag:literal, several [$($scheme:literal),*], $help:literal) => {
+        $crate::secret!(@ $visibility $type: $name, $flag, [$($scheme),*], true, $help);
+    };
+    (@ $visibility:vis $type:ident: $name:literal, $flag:literal, [$($scheme:literal),*], $several:literal, $help:literal) => {
         #[derive(Debug, Clone, Copy)]
         $visibility enum $type {}
 
@@ -44,6 +53,7 @@ macro_rules! secret {
             const HELP: &'static str = $help;
             const FILE_HELP: &'static str = concat!("A file that holds ", $name);
             const SCHEMES: &'static [&'static str] = &[$($scheme),*];
+            const SEVERAL: bool = $several;
         }
     };
 }
@@ -60,13 +70,19 @@ impl<N: SecretName> Secret<N> {
         self.value.expose_secret()
     }
 
+    /// The URLs of a secret that may have several.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        urls::<N>(self.expose()).map(str::to_owned).collect()
+    }
+
     /// For logs: a URL without user, password and parameters; nothing of any other secret.
     #[must_use]
     pub fn shown(&self) -> String {
         if N::SCHEMES.is_empty() {
             return "…".to_owned();
         }
-        let urls = self.expose().split(',').filter_map(|url| Url::parse(url.trim()).ok());
+        let urls = urls::<N>(self.expose()).filter_map(|url| Url::parse(url).ok());
         let shown: Vec<String> = urls.map(|url| format!("{}://{}{}", url.scheme(), place(&url), url.path())).collect();
         shown.join(",")
     }
@@ -145,13 +161,18 @@ fn check<N: SecretName>(value: &str) -> Result<(), String> {
     if N::SCHEMES.is_empty() {
         return Ok(());
     }
-    for url in value.split(',') {
-        let url = Url::parse(url.trim()).map_err(|error| format!("is no URL: {error}"))?;
+    for url in urls::<N>(value) {
+        let url = Url::parse(url).map_err(|error| format!("is no URL: {error}"))?;
         if !N::SCHEMES.contains(&url.scheme()) {
             return Err(format!("must begin with {}://", N::SCHEMES.join(":// or ")));
         }
     }
     Ok(())
+}
+
+/// A comma is a character like any other where there is one URL only.
+fn urls<N: SecretName>(value: &str) -> impl Iterator<Item = &str> {
+    value.split(|character| N::SEVERAL && character == ',').map(str::trim)
 }
 
 fn wrong(kind: ErrorKind, message: String) -> clap::Error {

@@ -4,7 +4,8 @@ use std::fs;
 
 use super::*;
 
-crate::secret!(StoreUrl: "STORE_URL_OF_THE_TEST", "store-url", ["postgres", "nats"], "Where the store is");
+crate::secret!(StoreUrl: "STORE_URL_OF_THE_TEST", "store-url", ["postgres"], "Where the store is");
+crate::secret!(BrokerUrl: "BROKER_URL_OF_THE_TEST", "broker-url", several ["nats", "tls"], "Where the broker is");
 crate::secret!(Password: "PASSWORD_OF_THE_TEST", "password", [], "The password");
 
 #[derive(Debug, Parser)]
@@ -19,6 +20,8 @@ struct Settings {
     store: Secret<StoreUrl>,
     #[command(flatten)]
     password: OptionalSecret<Password>,
+    #[command(flatten)]
+    broker: OptionalSecret<BrokerUrl>,
     /// How long
     #[arg(long, env = "PATIENCE_OF_THE_TEST", default_value = "15s", value_parser = duration)]
     patience: std::time::Duration,
@@ -83,12 +86,6 @@ fn a_secret_may_be_in_a_file() {
 }
 
 #[test]
-fn several_servers_may_stand_in_one_url() {
-    let settings = Settings::try_parse_from(["program", "--store-url", "nats://u:p@a:4222, nats://b:4222"]).unwrap();
-    assert_eq!(settings.store.shown(), "nats://a:4222,nats://b:4222");
-}
-
-#[test]
 fn a_wrong_value_is_told_with_its_variable() {
     for (flag, value, variable) in [
         ("--ops-addr", "somewhere", "OPS_ADDR"),
@@ -131,4 +128,20 @@ fn every_variable_stands_in_the_help() {
     ] {
         assert!(help.contains(variable), "{variable} in {help}");
     }
+}
+
+#[test]
+fn a_broker_may_have_several_urls_and_a_password_commas() {
+    let settings = read(&["--broker-url", "nats://a:4222, tls://me:hunter2@b"]).unwrap();
+    let broker = settings.broker.0.unwrap();
+    assert_eq!(
+        (broker.urls(), broker.shown()),
+        (vec!["nats://a:4222".to_owned(), "tls://me:hunter2@b".to_owned()], "nats://a:4222,tls://b".to_owned())
+    );
+    let wrong = read(&["--broker-url", "nats://a:4222,http://b"]).unwrap_err().to_string();
+    assert!(wrong.contains("nats:// or tls://"), "{wrong}");
+
+    let url = "postgres://role:a,b@db/listings";
+    let store = Settings::try_parse_from(["program", "--store-url", url]).unwrap().store;
+    assert_eq!((store.expose(), store.shown().as_str()), (url, "postgres://db/listings"));
 }

@@ -144,8 +144,8 @@ impl Failure {
 
     /// Of a statement that commits by itself, or of the commit.
     pub fn while_committing(error: sqlx::Error) -> Self {
-        if is_full_disk(&error) {
-            return Self::Away(error);
+        if was_taken_back(&error) {
+            return Self::from(error);
         }
         let failure = Self::from(error);
         if let Self::Away(error) = failure { Self::Unknown(error) } else { failure }
@@ -189,11 +189,11 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// A server that says so has taken the statement back, unless it goes down with it: a log that cannot be written is a panic, and what
-/// it held of a commit may count after the restart.
-fn is_full_disk(error: &sqlx::Error) -> bool {
+/// A server that calls it an error has taken the statement back: it took too long, or there was no room for it. Not so if it ends the
+/// session or goes down with it: what it held of a commit may count after the restart.
+fn was_taken_back(error: &sqlx::Error) -> bool {
     let said = error.as_database_error().and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
-    said.is_some_and(|said| said.code() == "53100" && said.severity() == PgSeverity::Error)
+    said.is_some_and(|said| said.severity() == PgSeverity::Error)
 }
 
 /// Runs a transaction again, from its beginning, if it lost a race.

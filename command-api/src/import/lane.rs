@@ -8,6 +8,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -28,6 +29,18 @@ pub struct Line {
     /// From 1, as editors count.
     pub number: u64,
     pub text: Vec<u8>,
+}
+
+impl Line {
+    /// Whether sending it twice makes one listing: it names it, or cannot be read and makes none.
+    fn can_be_sent_again(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Named {
+            external_id: Option<IgnoredAny>,
+        }
+        serde_json::from_slice::<Named>(&self.text).is_ok_and(|line| line.external_id.is_some())
+            || serde_json::from_slice::<IgnoredAny>(&self.text).is_err()
+    }
 }
 
 /// Lines that are collected until they are worth a request.
@@ -70,8 +83,10 @@ struct Answered {
 
 /// Why a batch was not answered.
 enum Failed {
-    /// Somebody may be able to answer it later.
+    /// Nothing of it was done, and somebody may be able to do it later.
     ForNow(anyhow::Error, Option<Duration>),
+    /// It may have been done.
+    Unknown(anyhow::Error),
     ForGood(anyhow::Error),
 }
 
@@ -84,8 +99,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends a batch until it is answered. One whose answer was lost may have been done; then the same lines find their
-    /// listings as they want them.
+    /// Sends a batch until it is answered. One whose answer was lost may have been done: sent again, its lines find their listings
+    /// as they want them, if each has a name to find them by.
     async fn send(&self, lines: &[Line]) -> anyhow::Result<Vec<Answered>> {
         let body: Vec<u8> = lines.iter().flat_map(|line| line.text.iter().copied().chain([b'\n'])).collect();
         let body = bytes::Bytes::from(body);
@@ -94,34 +109,46 @@ impl Lane {
         let sent = (|| self.attempt(body.clone(), lines.len()))
             .retry(pauses)
             .sleep(tokio::time::sleep)
-            .when(|failed| matches!(failed, Failed::ForNow(..)))
+            .when(|failed| match failed {
+                Failed::ForNow(..) => true,
+                Failed::Unknown(_) => lines.iter().all(Line::can_be_sent_again),
+                Failed::ForGood(_) => false,
+            })
             .adjust(|failed, pause| match (failed, pause) {
                 (Failed::ForNow(_, Some(asked)), Some(pause)) => Some(pause.max((*asked).min(PAUSE_CAP))),
                 (_, pause) => pause,
             })
             .notify(|failed, pause| {
-                if let Failed::ForNow(error, _) = failed {
+                if let Failed::ForNow(error, _) | Failed::Unknown(error) = failed {
                     warn!(error = format!("{error:#}"), retry_ms = pause.as_millis(), "Will send a batch again: {error:#}");
                 }
             });
         sent.await.map_err(|failed| match failed {
-            Failed::ForNow(error, _) => error.context("a batch was never answered; import the file again later"),
+            Failed::Unknown(error) if !lines.iter().all(Line::can_be_sent_again) => error.context(doubled(lines)),
+            Failed::ForNow(error, _) | Failed::Unknown(error) => {
+                error.context("a batch was never answered; import the file again later")
+            }
             Failed::ForGood(error) => error,
         })
     }
 
     async fn attempt(&self, body: bytes::Bytes, lines: usize) -> Result<Vec<Answered>, Failed> {
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-ndjson").body(body);
-        let response = request.send().await.map_err(|error| Failed::ForNow(error.into(), None))?;
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() { Failed::ForNow(error.into(), None) } else { Failed::Unknown(error.into()) }
+        })?;
         let status = response.status();
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let asked = asked_to_wait(&response);
             return Err(Failed::ForNow(refusal(status, response).await, asked));
+        }
+        if status.is_server_error() {
+            return Err(Failed::Unknown(refusal(status, response).await));
         }
         if status != StatusCode::OK {
             return Err(Failed::ForGood(refusal(status, response).await));
         }
-        let text = response.bytes().await.map_err(|error| Failed::ForNow(error.into(), None))?;
+        let text = response.bytes().await.map_err(|error| Failed::Unknown(error.into()))?;
         let answers = read(&text, lines);
         answers.map_err(Failed::ForGood)
     }
@@ -140,6 +167,14 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+fn doubled(lines: &[Line]) -> String {
+    let (first, last) = (lines.first().map_or(0, |line| line.number), lines.last().map_or(0, |line| line.number));
+    format!(
+        "lines {first} to {last} may have been created or not: some of them have no external_id and would be created twice; see what \
+         is there, then import the rest of the file"
+    )
 }
 
 fn asked_to_wait(response: &Response) -> Option<Duration> {
@@ -180,6 +215,19 @@ mod tests {
         assert!(batch.add(line(0, BYTES * 2)).is_none(), "a line that is too long for any batch goes alone");
         assert_eq!(batch.add(line(1, 1)).map(|full| full.len()), Some(1));
         assert!(Batch::default().rest().is_none());
+    }
+
+    #[test]
+    fn a_line_without_a_name_is_not_sent_twice() {
+        for (text, again) in [
+            (r#"{"external_id":"7","title":"A bicycle"}"#, true),
+            (r#"{"title":"A bicycle"}"#, false),
+            (r#"{"external_id":null,"title":"A bicycle"}"#, false),
+            (r#"{"title":"A bic"#, true),
+            ("7", false),
+        ] {
+            assert_eq!(Line { number: 1, text: text.into() }.can_be_sent_again(), again, "{text}");
+        }
     }
 
     #[test]

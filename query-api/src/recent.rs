@@ -113,8 +113,10 @@ where
         match result {
             Ok(value) if ours => {
                 let weight = UNDER_WAY + weigh(value);
-                // Whoever was forgotten meanwhile stays forgotten.
-                let _ = self.loads.replace(key.to_owned(), Held { load: Arc::clone(&joined), weight }, true);
+                // What was forgotten meanwhile stays forgotten, also if somebody has loaded it anew.
+                if self.loads.peek(key).is_some_and(|held| Arc::ptr_eq(&held.load, &joined)) {
+                    let _ = self.loads.replace(key.to_owned(), Held { load: Arc::clone(&joined), weight }, true);
+                }
             }
             Ok(_) => {}
             Err(_) => {
@@ -206,6 +208,18 @@ mod tests {
         };
         assert_eq!(recent.get_or_load("a", load, |_| 1).await, (Ok(5), true));
         assert_eq!(recent.get("a"), None);
+    }
+
+    #[tokio::test]
+    async fn a_late_load_does_not_replace_a_newer_one() {
+        let recent = recent();
+        let late = async {
+            recent.forget("a");
+            assert_eq!(loads(&recent, "a", Ok(7)).await, (7, true));
+            Ok(6)
+        };
+        assert_eq!(recent.get_or_load("a", late, |_| 1).await, (Ok(6), true));
+        assert_eq!(recent.get("a"), Some(7));
     }
 
     #[tokio::test]

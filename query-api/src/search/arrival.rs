@@ -10,6 +10,7 @@ use opensearch::indices::IndicesRefreshParts;
 use opensearch::{MgetParts, OpenSearch};
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use super::SearchError;
 use crate::app::App;
 use crate::consistency::{Consistency, Freshness, Next};
 use crate::dependency::Unanswered;
+use crate::opensearch::OPENSEARCH;
 
 /// Of what the caller has seen only the listings matter: the index takes nothing from other aggregates.
 pub async fn wait_for(app: &App, consistency: &Consistency) -> Result<Freshness, SearchError> {
@@ -47,6 +49,8 @@ struct Document {
     /// That of the aggregate. A tombstone has one too; a document that never was has none.
     #[serde(rename = "_version", default)]
     version: u64,
+    /// Its shard or the whole index is not to be had.
+    error: Option<Box<RawValue>>,
 }
 
 /// Reads by id, which needs no refresh.
@@ -59,6 +63,9 @@ async fn have_arrived(app: &App, seen: &[(Uuid, u64)]) -> Result<bool, Unanswere
         response.json::<Documents>().await
     };
     let documents = app.search.ask(question).await?.docs;
+    if let Some(error) = documents.iter().find_map(|document| document.error.as_ref()) {
+        return Err(Unanswered::Refused { name: OPENSEARCH, source: anyhow::anyhow!("{error}") });
+    }
     let has = |(id, version): &(Uuid, u64)| documents.iter().any(|found| found.id == *id && found.version >= *version);
     Ok(seen.iter().all(has))
 }

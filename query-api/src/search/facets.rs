@@ -58,12 +58,13 @@ impl Facet {
         let mut facets: Vec<Self> = Vec::new();
         for name in parameters.iter().flat_map(|list| list.split(',')) {
             let facet = Self::read(name)?;
-            if !facets.iter().any(|known| known.is(&facet)) {
-                facets.push(facet);
+            if facets.iter().any(|known| known.is(&facet)) {
+                continue;
             }
-        }
-        if facets.len() > FACETS_MAX {
-            return Err(Problem::malformed(format!("At most {FACETS_MAX} facets may be asked for")));
+            if facets.len() == FACETS_MAX {
+                return Err(Problem::malformed(format!("At most {FACETS_MAX} facets may be asked for")));
+            }
+            facets.push(facet);
         }
         Ok(facets)
     }

@@ -55,9 +55,6 @@ struct Hit<'a> {
     highlight: Option<HashMap<String, Vec<String>>>,
 }
 
-/// The bytes of an answer.
-pub(super) type Asked = Bytes;
-
 /// One page at one stage.
 pub async fn find(app: &App, search: &Search, scope: Scope, stage: Stage, held: Held) -> Result<Found, SearchError> {
     let body = body(search, scope, stage)?;
@@ -66,7 +63,8 @@ pub async fn find(app: &App, search: &Search, scope: Scope, stage: Stage, held: 
     };
     let point_in_time = match (&cursor.point_in_time, held) {
         (Some(known), Held::Kept) => Some(known.clone()),
-        (Some(_) | None, _) => point_in_time::open(app).await?,
+        (Some(known), Held::LetGo) => tokio::join!(point_in_time::open(app), point_in_time::close(app, known)).0?,
+        (None, Held::Kept | Held::LetGo) => point_in_time::open(app).await?,
     };
     if let Some(id) = point_in_time
         && let Some(answer) = point_in_time::ask(app, &id, body.clone()).await?
@@ -80,7 +78,7 @@ pub async fn find(app: &App, search: &Search, scope: Scope, stage: Stage, held: 
     read(search, stage, None, &ask(app, &body).await?)
 }
 
-async fn ask(app: &App, body: &Value) -> Result<Asked, Unanswered> {
+async fn ask(app: &App, body: &Value) -> Result<Bytes, Unanswered> {
     let index = [app.search.alias.as_str()];
     let question = async {
         let request = app.search.client.search(SearchParts::Index(&index)).allow_partial_search_results(false).body(body);

@@ -4,6 +4,7 @@
 //! second page and closed behind the last one. Without it, when it is refused or has expired, pages go on by their sort
 //! values alone (PROTOCOL Q3).
 
+use bytes::Bytes;
 use opensearch::SearchParts;
 use opensearch::http::Method;
 use opensearch::http::headers::HeaderMap;
@@ -11,7 +12,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::index::Asked;
 use crate::app::App;
 use crate::dependency::Unanswered;
 
@@ -43,7 +43,7 @@ pub async fn open(app: &App) -> Result<Option<String>, Unanswered> {
 }
 
 /// Asks within one; `None` when it is no longer there, or never was.
-pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Asked>, Unanswered> {
+pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Bytes>, Unanswered> {
     body["pit"] = json!({"id": id, "keep_alive": KEEP_ALIVE});
     let question = async {
         let request = app.search.client.search(SearchParts::None).allow_partial_search_results(false).body(body);
@@ -53,7 +53,7 @@ pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Asked>, 
     app.search.ask(question).await
 }
 
-/// Closes one behind its last page. It would close by itself; not closing it only takes room from others for a while.
+/// Closes one behind its last page, or when another takes its place. It would close by itself; not closing it only takes room from others for a while.
 pub async fn close(app: &App, id: &str) {
     let question = async { app.search.client.delete_pit().body(json!({"pit_id": [id]})).send().await };
     if let Err(error) = app.search.ask(question).await {

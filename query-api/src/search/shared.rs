@@ -17,6 +17,8 @@ const ANSWERS_LIVE: Duration = Duration::from_secs(1);
 /// All answers and their questions together, and one of them, in bytes.
 const ANSWERS_WEIGH: u64 = 64 * 1024 * 1024;
 const ANSWER_WEIGHS: u64 = 16 * 1024;
+/// A longer question is not shared: while its answer is looked for nobody weighs it.
+const QUESTION_LENGTH: usize = 2 * 1024;
 
 /// A page as it is sent.
 #[derive(Debug)]
@@ -45,6 +47,9 @@ impl SharedAnswers {
         question: &str,
         look: impl Future<Output = Result<Arc<Answer>, Problem>>,
     ) -> Result<Arc<Answer>, Problem> {
+        if question.len() > QUESTION_LENGTH {
+            return look.await;
+        }
         let weigh = |answer: &Arc<Answer>| (question.len() + answer.body.len()) as u64;
         let (answer, is_new) = self.answers.get_or_load(question, look, weigh).await;
         let answer = answer?;
@@ -84,6 +89,14 @@ mod tests {
         shared.get("q=b", look()).await.unwrap();
         assert_eq!(looked.load(Ordering::Relaxed), 2);
         assert_eq!((shared.lookups.hits.get(), shared.lookups.misses.get()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_question_of_which_few_would_fill_the_memory_is_not_shared() {
+        let shared = SharedAnswers::new(Lookups { hits: Counter::default(), misses: Counter::default() });
+        let long = "q".repeat(QUESTION_LENGTH + 1);
+        shared.get(&long, async { Ok(answer()) }).await.unwrap();
+        assert!(shared.get(&long, async { Err(Problem::malformed("looked for again")) }).await.is_err());
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::Context as _;
 use async_nats::jetstream::{self, consumer::PullConsumer};
+use chrono::{DateTime, Utc};
 use events::subject::EVENTS_STREAM;
 use service::clock::Clock;
 use sqlx::PgPool;
@@ -72,6 +73,8 @@ pub struct Consumer<P> {
     feed: Arc<Feed>,
     dead_letters: DeadLetters,
     retries: Retries,
+    /// When the durable consumer was created to which these belong.
+    attached_to: Option<DateTime<Utc>>,
     mass_poison: MassPoison,
     /// What it learned of the store outlives an attachment to the broker.
     pace: Pace,
@@ -115,6 +118,7 @@ impl<P: Projection> Consumer<P> {
             feed,
             dead_letters,
             retries: Retries::default(),
+            attached_to: None,
             mass_poison: MassPoison::default(),
             pace: Pace::new(P::LIMITS),
         }
@@ -122,7 +126,9 @@ impl<P: Projection> Consumer<P> {
 
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         while !stop.is_cancelled() {
-            let ended = match self.attach().await {
+            // A client that has lost its connection may take no question for as long as that lasts.
+            let Some(attached) = stop.run_until_cancelled(self.attach()).await else { break };
+            let ended = match attached {
                 Ok(session) => self.consume(session, &stop).await,
                 Err(error) => Ended::Lost(error),
             };
@@ -136,7 +142,7 @@ impl<P: Projection> Consumer<P> {
                     P::NAME
                 );
             }
-            self.retries.forget_all();
+            self.retries.clear_waiting();
             self.feed.set_waiting(0);
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -146,14 +152,18 @@ impl<P: Projection> Consumer<P> {
         Ok(())
     }
 
-    async fn attach(&self) -> anyhow::Result<Session> {
+    async fn attach(&mut self) -> anyhow::Result<Session> {
         let jetstream = &self.around.jetstream;
         let durable = &self.feed.durable;
         let durable: PullConsumer = jetstream
             .get_consumer_from_stream(durable, EVENTS_STREAM)
             .await
             .with_context(|| format!("the durable consumer {durable} cannot be reached (`projector provision` makes it)"))?;
-        let more_time_every = durable.cached_info().config.ack_wait / 3;
+        let info = durable.cached_info();
+        let more_time_every = info.config.ack_wait / 3;
+        if self.attached_to.replace(info.created) != Some(info.created) {
+            self.retries.forget_all();
+        }
         Ok(Session {
             pull: Pull::open(&durable, jetstream).await?,
             open: Open::new(jetstream.client(), &durable),
@@ -237,8 +247,11 @@ impl<P: Projection> Consumer<P> {
         let now = Instant::now();
         while session.attempts.len() < self.pace.attempts() {
             let mut chains = Vec::new();
+            let mut aggregates = HashSet::new();
             while chains.len() < self.pace.writes() {
-                let Some(chain) = self.retries.take_due(now) else { break };
+                // A batch has each aggregate once.
+                let is_new = |chain: &Chain| chain.head().aggregate().is_none_or(|key| aggregates.insert(key));
+                let Some(chain) = self.retries.take_due(now, is_new) else { break };
                 chains.push(chain);
             }
             self.feed.set_waiting(self.retries.waiting());

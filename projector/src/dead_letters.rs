@@ -2,6 +2,8 @@
 //!
 //! A letter is stored before its event is acknowledged: dying in between stores it twice, under the same id.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use async_nats::{
     HeaderMap,
@@ -15,6 +17,8 @@ use events::{
     envelope::header::MESSAGE_ID,
     subject::{DLQ_PREFIX, DLQ_STREAM, EVENTS_PREFIX},
 };
+
+use tokio::time::timeout;
 
 use crate::{consumer::Delivery, verdict::Class};
 
@@ -33,6 +37,9 @@ pub mod header {
 const BROKERS_OWN: &str = "nats-";
 /// A header is one line; nobody reads more of it. In bytes.
 const VALUE_MAX: usize = 1024;
+
+/// Two questions, each with a bound of its own once the client has taken it; without a connection it may not even do that.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(12);
 
 /// Why an event is put aside.
 #[derive(Debug)]
@@ -56,14 +63,17 @@ impl DeadLetters {
     pub async fn store(&self, delivery: &Delivery, reason: &Reason) -> anyhow::Result<()> {
         let subject = self.subject(delivery, reason.class);
         let headers = self.headers(delivery, reason);
-        let publish = self.jetstream.publish_with_headers(subject, headers, delivery.payload().clone());
-        let ack = publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
-        // Being called a duplicate is no proof: the broker remembers ids of what was purged.
-        anyhow::ensure!(
-            !ack.duplicate || self.is_at(ack.sequence, &self.id(delivery)).await?,
-            "the broker takes the dead letter for a duplicate"
-        );
-        Ok(())
+        in_time(async {
+            let publish = self.jetstream.publish_with_headers(subject, headers, delivery.payload().clone());
+            let ack = publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
+            // Being called a duplicate is no proof: the broker remembers ids of what was purged.
+            anyhow::ensure!(
+                !ack.duplicate || self.is_at(ack.sequence, &self.id(delivery)).await?,
+                "the broker takes the dead letter for a duplicate"
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// Whether the stream has the letter at this sequence: where the broker says that the first copy is.
@@ -79,11 +89,15 @@ impl DeadLetters {
     /// Whether an event of the same aggregate was put aside before.
     pub async fn knows_aggregate_of(&self, delivery: &Delivery, class: Class) -> anyhow::Result<bool> {
         let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
-        match stream.get_last_raw_message_by_subject(&self.subject(delivery, class)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let subject = self.subject(delivery, class);
+        in_time(async {
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
     }
 
     fn id(&self, delivery: &Delivery) -> String {
@@ -116,10 +130,14 @@ impl DeadLetters {
             (header::STREAM_SEQUENCE, delivery.sequence.to_string()),
         ];
         for (name, value) in ours {
-            headers.insert(name, one_line(&value).as_str());
+            headers.insert(name, value.as_str());
         }
         headers
     }
+}
+
+async fn in_time<T>(question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    timeout(ANSWERED_WITHIN, question).await.context("the broker does not answer about dead letters")?
 }
 
 /// A header's value: one line, not too long.

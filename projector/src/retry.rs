@@ -53,10 +53,10 @@ impl Retries {
         self.waiting.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// A chain that is due, if any.
-    pub fn take_due(&mut self, now: Instant) -> Option<Chain> {
+    /// The chain that has been due for longest, if there is one and it fits.
+    pub fn take_due(&mut self, now: Instant, fits: impl FnOnce(&Chain) -> bool) -> Option<Chain> {
         let entry = self.waiting.first_entry()?;
-        (entry.key().0 <= now).then(|| entry.remove())
+        (entry.key().0 <= now && fits(entry.get())).then(|| entry.remove())
     }
 
     /// How many events wait, the superseded ones included: each takes a place of `max_ack_pending`.
@@ -90,7 +90,7 @@ impl Retries {
         self.tries.retain(|sequence, _| *sequence > floor);
     }
 
-    /// The stream is not the one it was: its sequences mean other events now.
+    /// The stream may not be the one it was: then its sequences mean other events now.
     pub fn forget_all(&mut self) {
         self.tries.clear();
         self.waiting.clear();

@@ -122,6 +122,9 @@ async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
+        if let Some(((projection, _), _)) = running.iter().find(|(_, running)| running.task.is_finished()) {
+            anyhow::bail!("the feed of {projection} ended on its own");
+        }
         let Some(fed) = stop.run_until_cancelled(generations::fed(&stores.around.db)).await else { break };
         match fed {
             Ok(generations) => {
@@ -211,7 +214,6 @@ async fn follow(
     let key = |generation: &Generation| (generation.projection.clone(), generation.number);
     for generation in generations {
         if let Some(running) = running.get(&key(generation)) {
-            anyhow::ensure!(!running.task.is_finished(), "the feed of {} ended on its own", generation.projection);
             running.feed.set_serving(generation.serving);
         } else if let Some(started) = start(stores, generation) {
             feeds.add(Arc::clone(&started.feed));

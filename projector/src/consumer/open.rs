@@ -11,8 +11,8 @@ use tokio::time::{Duration, timeout};
 
 use super::delivery::Delivery;
 
-/// While the connection is lost the client keeps answers to itself, and at some point takes no more of them.
-const TAKEN_WITHIN: Duration = Duration::from_secs(3);
+/// While the connection is lost the client keeps what it is to send to itself, and at some point takes no more.
+pub const TAKEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where each event is answered, by its sequence in the stream.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::{
     StatusCode, Subject, Subscriber,
     jetstream::{
@@ -13,7 +14,9 @@ use async_nats::{
     },
 };
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::open::TAKEN_WITHIN;
 
 /// How long a request stays open at the broker, which then says that it is over. A stop or a hold waits for that.
 const OPEN_FOR: Duration = Duration::from_secs(1);
@@ -61,8 +64,8 @@ impl Pull {
     async fn request(&mut self, request: BatchConfig, open_for: Duration) -> anyhow::Result<()> {
         self.wanted = request.batch;
         self.silent_at = Instant::now() + open_for + SILENCE;
-        self.consumer.request_batch(request, self.inbox.clone()).await?;
-        Ok(())
+        let sent = timeout(TAKEN_WITHIN, self.consumer.request_batch(request, self.inbox.clone())).await;
+        Ok(sent.context("the connection to the broker takes no requests")??)
     }
 
     /// Whatever comes next. Nothing is lost if it is not waited for to the end.

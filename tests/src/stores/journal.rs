@@ -1,10 +1,13 @@
 //! What command-api has committed.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use events::AggregateKey;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::Held;
 use crate::marketplace::Marketplace;
 
 /// A committed event.
@@ -41,5 +44,10 @@ impl Marketplace {
     pub(crate) async fn states(&self) -> anyhow::Result<Vec<(Uuid, i64, Value, bool)>> {
         let select = "select id, version, state, deleted_at is not null from command.listings";
         Ok(sqlx::query_as(select).fetch_all(&self.postgres.pool).await?)
+    }
+
+    /// The stocks as the write side has them.
+    pub(crate) async fn stocked(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        self.stocks("select variant_id, version, removed_at is not null, to_jsonb(s) from command.stock s").await
     }
 }

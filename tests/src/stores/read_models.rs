@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use events::Stock;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -51,9 +52,19 @@ impl Marketplace {
         self.rows("select id, version, deleted, listing from projection.listings").await
     }
 
-    /// The rows of `stock_levels`, tombstones too. Their states are what is kept of a stock, under the names of its columns.
+    /// The rows of `stock_levels`, tombstones too. Their states are the stocks that they mean.
     pub async fn stock_levels(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
-        self.rows("select variant_id, version, removed, to_jsonb(l) from projection.stock_levels l").await
+        self.stocks("select variant_id, version, removed, to_jsonb(l) from projection.stock_levels l").await
+    }
+
+    /// Rows whose columns are the members of a stock.
+    pub(crate) async fn stocks(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        let mut stocks = self.rows(select).await?;
+        for state in stocks.values_mut().filter_map(|held| held.state.as_mut()) {
+            let stock: Stock = serde_json::from_value(state.take())?;
+            *state = serde_json::to_value(&stock)?;
+        }
+        Ok(stocks)
     }
 
     async fn rows(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {

@@ -64,6 +64,9 @@ pub struct Relay {
 }
 
 /// Runs until told to stop; then finishes what is in flight and releases the shards. An absent Postgres or broker is waited for.
+///
+/// # Errors
+/// If the broker takes less than an event may be: commands would be accepted that it never gets to know (PROTOCOL W5).
 pub async fn run(relay: Relay, stop: CancellationToken) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     for number in 0..LANES {
@@ -79,9 +82,13 @@ pub async fn run(relay: Relay, stop: CancellationToken) -> anyhow::Result<()> {
         };
         tasks.spawn(lane::run(lane, stop.clone()));
     }
-    tasks.spawn(metrics::sample(relay.database, relay.metrics, relay.status, stop));
+    let sampling = metrics::sample(relay.database, relay.metrics, relay.status, stop);
+    tasks.spawn(async {
+        sampling.await;
+        Ok(())
+    });
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a task of the relay panicked")?;
+        ended.context("a task of the relay panicked")??;
     }
     Ok(())
 }
@@ -101,6 +108,9 @@ enum Broken {
     /// The broker answers, and says no to everybody: wait, and resolve nothing.
     #[error("the broker takes nothing: {0}")]
     Waiting(String),
+    /// Nothing is to be waited for: somebody has to change it.
+    #[error("the broker cannot be used: {0}")]
+    Unfit(String),
 }
 
 impl From<sqlx::Error> for Broken {

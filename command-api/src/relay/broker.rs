@@ -66,8 +66,8 @@ impl Broker {
 
         let max_payload = client.server_info().max_payload;
         if max_payload < PAYLOAD_NEEDED {
-            return Err(Broken::Waiting(format!(
-                "max_payload of the server is {max_payload}, and must be {PAYLOAD_NEEDED} at least"
+            return Err(Broken::Unfit(format!(
+                "max_payload of the server is {max_payload}, and must be {PAYLOAD_NEEDED} at least (see nats/server.conf)"
             )));
         }
         let mut context = jetstream::new(client.clone());

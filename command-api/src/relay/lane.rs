@@ -56,20 +56,22 @@ pub struct Plan {
     pub metrics: Metrics,
 }
 
-/// Works until told to stop, beginning again whenever something breaks.
-pub async fn run(plan: Plan, stop: CancellationToken) {
+/// Works until told to stop, beginning again whenever something breaks that may mend by itself.
+pub async fn run(plan: Plan, stop: CancellationToken) -> anyhow::Result<()> {
     let mut pace = Pace::FULL;
     let mut extent = None;
     while !stop.is_cancelled() {
         let Err(broken) = Box::pin(attempt(&plan, &stop, &mut pace, &mut extent)).await else { continue };
         plan.status.released(&plan.shards);
         plan.status.waiting(plan.number, broken.to_string());
+        anyhow::ensure!(!matches!(broken, Broken::Unfit(_)), "{broken}");
         let retry = pace.retry;
         warn!(relay.lane = plan.number, error = %broken, retry_ms = retry.as_millis(), "Will begin again: {broken}");
         let _stopped = stop.run_until_cancelled(sleep(retry)).await;
         pace = pace.after(&broken);
     }
     plan.status.released(&plan.shards);
+    Ok(())
 }
 
 async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace, extent: &mut Option<Extent>) -> Result<(), Broken> {

@@ -29,7 +29,7 @@ impl Pace {
         let batch_bytes = match broken {
             // The same batch would take as long again, for ever.
             Broken::Slow(_) => (self.batch_bytes / 2).max(BATCH_BYTES_LEAST),
-            Broken::Session(_) | Broken::Broker(_) | Broken::Waiting(_) | Broken::Lost(_) => self.batch_bytes,
+            Broken::Session(_) | Broken::Broker(_) | Broken::Waiting(_) | Broken::Lost(_) | Broken::Unfit(_) => self.batch_bytes,
         };
         Self { retry: (self.retry * 2).min(RETRY_LAST), batch_bytes }
     }

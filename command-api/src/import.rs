@@ -16,9 +16,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Url};
-use serde_json::Value;
+use serde_json::{Value, json};
 use service::bearer::Roles;
 use service::clock::Clock;
+use service::run;
+use service::stdout::tell;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -40,6 +42,9 @@ const BATCHES_WAITING: usize = 2;
 /// The longest line that the batch route takes, in bytes.
 const LINE: usize = 1024 * 1024;
 
+/// Some editors begin a file of UTF-8 with it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Done when every line was either taken or refused; an error if any was refused.
 pub async fn import(settings: &Import) -> anyhow::Result<()> {
     let (input, size) = open(&settings.file).await?;
@@ -57,16 +62,22 @@ pub async fn import(settings: &Import) -> anyhow::Result<()> {
         senders.push(sender);
     }
     let reading = deal(input, settings.seller_to_name(), senders, &progress, &rejects);
-    let told = progress.tell_regularly();
-    tokio::select! {
-        outcome = async { tokio::try_join!(reading, all(lanes)).map(|_| ()) } => outcome?,
-        () = told => {}
-    }
+    let stop = run::stop_on_signal()?;
+    let outcome = tokio::select! {
+        outcome = async { tokio::try_join!(reading, all(lanes)).map(|_| ()) } => outcome,
+        () = progress.tell_regularly() => Ok(()),
+        () = stop.cancelled() => Err(anyhow::anyhow!("stopped; the same import again goes on where this one ended")),
+    };
+    // However it ended: this is what was done until then.
     rejects.close().await?;
-    println!("{}", progress.summary());
+    tell(progress.summary())?;
     if progress.nameless() > 0 {
-        println!("{} lines have no external_id: another import of them would create them again", progress.nameless());
+        tell(format_args!("{} of them have no external_id: another import would create them again", progress.nameless()))?;
     }
+    if outcome.is_err() && progress.refused() > 0 {
+        tell(format_args!("{} says why lines were refused", rejects.path().display()))?;
+    }
+    outcome?;
     anyhow::ensure!(progress.refused() == 0, "{} lines were refused; {} says why", progress.refused(), rejects.path().display());
     Ok(())
 }
@@ -133,19 +144,17 @@ async fn deal(
         }
         number += 1;
         progress.read(bytes.len());
-        let text = bytes.trim_ascii();
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).filter(|_| number == 1).unwrap_or(&bytes).trim_ascii();
         if text.is_empty() {
             continue;
         }
         if text.len() > LINE {
-            rejects.add(number, 413, &Value::from(format!("is longer than {LINE} bytes")), &text[..LINE / 1024]).await?;
+            let problem = json!({ "detail": format!("The line is longer than {LINE} bytes"), "status": 413 });
+            rejects.add(number, 413, &problem, &text[..LINE / 1024]).await?;
             progress.refuse();
             continue;
         }
         let (name, text) = prepare(text, seller);
-        if name.is_none() {
-            progress.count_nameless();
-        }
         let lane = usize::try_from(name.map_or(number, |name| hash(&name)) % senders.len() as u64)?;
         if let Some(full) = batches[lane].add(Line { number, text })
             && senders[lane].send(full).await.is_err()

@@ -157,7 +157,12 @@ impl Lane {
         for answer in answers {
             let line = &lines[answer.index];
             match answer.status {
-                201 => self.progress.create(),
+                201 => {
+                    self.progress.create();
+                    if !line.can_be_sent_again() {
+                        self.progress.count_nameless();
+                    }
+                }
                 200 => self.progress.keep(),
                 status => {
                     self.rejects.add(line.number, status, &answer.problem, &line.text).await?;

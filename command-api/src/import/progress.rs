@@ -63,6 +63,7 @@ impl Progress {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A listing was created that nothing names.
     pub fn count_nameless(&self) {
         self.nameless.fetch_add(1, Ordering::Relaxed);
     }
@@ -116,7 +117,7 @@ impl Progress {
 
     /// By the bytes that were read: the lines to come are not known.
     fn remaining(&self, read: u64) -> String {
-        let Some(size) = self.size.filter(|_| read > 0) else { return String::new() };
+        let Some(size) = self.size.filter(|&size| self.done() > 0 && read < size) else { return String::new() };
         #[expect(clippy::cast_precision_loss, reason = "an estimate in whole seconds")]
         let left = self.started.elapsed().as_secs_f64() * (size.saturating_sub(read) as f64 / read as f64);
         format!(", ETA {left:.0} s")

@@ -23,11 +23,8 @@ lint: ## what of `make test` needs no server
 demo: ## import another catalogue: make demo DATA=file.ndjson
 	@ops/demo "$(DATA)"
 
-ifneq ($(wildcard ops/bench),)
-# Speed as ratios, in a release build.
-bench:
+bench: ## speed as ratios to baselines of the same run, in a release build
 	@ops/bench
-endif
 
 sqlx: ## write .sqlx anew after a changed statement or migration
 	@ops/sqlx

@@ -95,10 +95,13 @@ holders_of() {
     done | cut -d/ -f3 | sort -un
 }
 
-# need_port PORT VARIABLE: the port must be free.
+# need_port PORT VARIABLE [NAME…]: the port must be free, or held by one of these processes of ours.
 need_port() {
-    local port=$1 variable=$2 pid who=""
+    local port=$1 variable=$2 pid name who=""
     [ -n "$(listening_on "$port")" ] || return 0
+    for name in "${@:3}"; do
+        ! pid=$(pid_of "$name") || ! holders_of "$port" | grep -qx "$pid" || return 0
+    done
     for pid in $(holders_of "$port"); do
         who+=" process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-80 | sed 's/ *$//'))"
     done
@@ -121,7 +124,7 @@ start_server() {
     local name=$1 port=$2 variable=$3 seconds=$4 pid
     if pid=$(pid_of "$name"); then
         [ "$(<"$PIDS/$name.port")" = "$port" ] ||
-            die "$name of this stack runs on port $(<"$PIDS/$name.port"). To move it by $variable: make down first."
+            die "$name of this stack runs on port $(<"$PIDS/$name.port"). Set $variable to that again, or make down before you move it."
         wait_for "$name" "$seconds" "${name}_is_ours"
         return
     fi

@@ -25,7 +25,7 @@ service::secret!(pub NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"],
 
 /// The write side of the marketplace: takes commands, commits them with their events, and publishes those.
 #[derive(Debug, Parser)]
-#[command(version, disable_help_subcommand = true)]
+#[command(version)]
 pub struct Cli {
     #[command(subcommand)]
     pub role: Role,
@@ -57,7 +57,7 @@ pub struct Serve {
     pub database: Secret<DatabaseUrl>,
 
     /// How many database connections single commands share
-    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DATABASE_MAX_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_max_connections: u32,
 
     #[command(flatten)]
@@ -100,7 +100,7 @@ impl Jwt {
     /// With another's key set or our own; one of them there must be.
     pub fn verifier(&self, signer: Option<&Signer>, clock: Clock) -> anyhow::Result<Verifier> {
         let source = match (settings::filled(self.jwt_jwks.clone()), signer) {
-            (Some(named), _) => named.parse()?,
+            (Some(named), _) => named.parse().map_err(|why| anyhow::anyhow!("JWT_JWKS {why}"))?,
             (None, Some(signer)) => signer.source(),
             (None, None) => anyhow::bail!("set JWT_PRIVATE_KEY_FILE, or JWT_JWKS if others sign the tokens"),
         };
@@ -162,9 +162,10 @@ pub struct Migrate {
 }
 
 impl Migrate {
-    pub fn url(&self) -> anyhow::Result<&str> {
-        let own = self.owner.0.as_ref().map(Secret::expose);
-        let url = own.or_else(|| self.database.0.as_ref().map(Secret::expose));
+    /// And the variable that it is from.
+    pub fn url(&self) -> anyhow::Result<(&'static str, &str)> {
+        let own = self.owner.0.as_ref().map(|url| ("MIGRATE_DATABASE_URL", url.expose()));
+        let url = own.or_else(|| self.database.0.as_ref().map(|url| ("DATABASE_URL", url.expose())));
         url.context("MIGRATE_DATABASE_URL is not set")
     }
 }

@@ -31,6 +31,7 @@ mod import;
 use std::process::ExitCode;
 
 use service::clock::Clock;
+use service::stdout::tell;
 use service::{ops, settings, telemetry};
 
 use crate::cli::{Cli, Role};
@@ -60,13 +61,9 @@ async fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
-            println!("{}", signer.mint(settings.user, settings.roles(), settings.ttl)?);
-            Ok(())
+            Ok(tell(signer.mint(settings.user, settings.roles(), settings.ttl)?)?)
         }
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => {
-            println!("command-api {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Role::Version => Ok(tell(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
     }
 }

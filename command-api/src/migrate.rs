@@ -1,12 +1,13 @@
 //! Brings the database to the present schema, as its owner; says where it is.
 
 use std::collections::BTreeMap;
-use std::str::FromStr as _;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use service::postgres;
+use service::stdout::tell;
 use sqlx::migrate::{Migrate as _, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tracing::info;
 
@@ -15,7 +16,8 @@ use crate::cli::{Migrate, MigrateWhat, Output};
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 pub async fn migrate(settings: &Migrate) -> anyhow::Result<()> {
-    let options = PgConnectOptions::from_str(settings.url()?)?;
+    let (variable, url) = settings.url()?;
+    let options = postgres::options(variable, url)?;
     let mut database = options.connect().await.context("cannot connect to the database")?;
     match settings.what {
         None => apply(&mut database).await?,
@@ -69,10 +71,10 @@ async fn status(database: &mut PgConnection) -> anyhow::Result<Vec<Status>> {
 
 fn show(all: &[Status], output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(all)?),
+        Output::Json => tell(serde_json::to_string_pretty(all)?)?,
         Output::Text => {
             for status in all {
-                println!("{:04}  {:<30} {:?}", status.version, status.description, status.state);
+                tell(format_args!("{:04}  {:<30} {:?}", status.version, status.description, status.state))?;
             }
         }
     }

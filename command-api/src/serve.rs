@@ -1,17 +1,15 @@
 //! The process that answers: its parts, and how they hang together.
 
-use std::str::FromStr as _;
-
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use service::clock::Clock;
 use service::http::HttpMetrics;
 use service::metrics::Errors;
 use service::ops::{self, Check, Ops, Report};
+use service::postgres;
 use service::run::{self, GRACE, Tasks};
 use service::serve::Drain;
 use service::telemetry;
-use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -32,7 +30,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let stop = run::stop_on_signal()?;
 
     let mut registry = Registry::with_prefix("listings");
-    let options = PgConnectOptions::from_str(settings.database.expose())?.application_name("command-api");
+    let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
     let database = Database::new(&options, settings.database_max_connections);
     metrics::watch_pools(&mut registry, &database);
     let app = App {
@@ -93,8 +91,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 
 /// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.
 async fn readiness(database: Database, relay: Option<relay::Status>) -> Report {
-    let asked = sqlx::query("select 1").execute(&database.single).await;
-    let mut checks = vec![Check::of("postgres", &asked)];
+    let mut checks = vec![Check::of_store("postgres", sqlx::query("select 1").execute(&database.single)).await];
     checks.extend(relay.iter().flat_map(relay::Status::checks));
     Report::of(checks)
 }

@@ -1,6 +1,6 @@
 //! The servers that the program talks to. None has to be there when it starts.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, context::ContextBuilder};
@@ -10,14 +10,11 @@ use opensearch::{
 };
 use service::{
     basic_auth::{Credentials, Server},
-    postgres::that_answer,
+    postgres,
     redis::Redis,
     settings::Secret,
 };
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::settings::{DatabaseUrl, NatsUrl, OpenSearchUrl, RedisUrl};
 
@@ -85,16 +82,16 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 /// Connects when it is first used.
 pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
-    // The error would show the URL, here and below.
-    let options = PgConnectOptions::from_str(url.expose()).map_err(|_| anyhow::anyhow!("DATABASE_URL cannot be used"))?;
+    let options = postgres::options("DATABASE_URL", url.expose())?;
     let milliseconds = STATEMENT_WITHIN.as_millis().to_string();
     let options = options.application_name(NAME).options([("statement_timeout", milliseconds)]);
     let pool = PgPoolOptions::new().max_connections(DATABASE_CONNECTIONS).acquire_timeout(DATABASE_CONNECTS_WITHIN);
-    Ok(that_answer(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
+    Ok(postgres::that_answer(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
 }
 
 /// Connects when it is first used, and again after each failure.
 pub fn redis(url: &Secret<RedisUrl>) -> anyhow::Result<Redis> {
+    // The error would show the URL.
     Redis::new(url.expose(), REDIS_CONNECTS_WITHIN, REDIS_ANSWERS_WITHIN).map_err(|_| anyhow::anyhow!("REDIS_URL cannot be used"))
 }
 

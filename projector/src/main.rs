@@ -31,7 +31,7 @@ mod status;
 
 use std::process::ExitCode;
 
-use service::{ops, settings::parse, telemetry};
+use service::{ops, settings::parse, stdout::tell, telemetry};
 
 use crate::settings::{Cli, Role};
 
@@ -48,10 +48,7 @@ async fn main() -> ExitCode {
         },
         Role::Status(settings) => status::show(&settings).await,
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => {
-            println!("projector {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Role::Version => tell(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use service::settings::{LogArgs, OpsArgs, Secret, duration};
+use service::settings::{LogArgs, OpsArgs, Secret, duration, index_alias};
 
+/// An event that is being applied is asked more time for three times within it.
+const ACK_WAIT_LEAST: Duration = Duration::from_secs(1);
 /// The port of `/health`, `/ready`, `/status` and `/metrics`.
 const OPS_PORT: u16 = 9095;
 
@@ -91,7 +93,7 @@ pub struct Stores {
     #[command(flatten)]
     pub opensearch: Secret<OpenSearchUrl>,
     /// The alias that searches read; generation n is an index of this name with -n behind it
-    #[arg(long, env = "OPENSEARCH_INDEX", default_value = "listings")]
+    #[arg(long, env = "OPENSEARCH_INDEX", default_value = "listings", value_parser = index_alias)]
     pub opensearch_index: String,
 }
 
@@ -100,11 +102,17 @@ pub struct Stores {
 #[command(next_help_heading = "Consumers")]
 pub struct Consumers {
     /// An event that was neither answered nor asked more time for comes again after this
-    #[arg(long, env = "ACK_WAIT", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "ACK_WAIT", default_value = "30s", value_parser = ack_wait)]
     pub ack_wait: Duration,
     /// At most this many events of a projection are handed out and not yet answered
     #[arg(long, env = "MAX_ACK_PENDING", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(8..=100_000))]
     pub max_ack_pending: u32,
+}
+
+/// The broker takes zero for its own default.
+fn ack_wait(text: &str) -> Result<Duration, String> {
+    let wait = duration(text)?;
+    if wait < ACK_WAIT_LEAST { Err("must be 1s at least".to_owned()) } else { Ok(wait) }
 }
 
 /// When an event that failed is tried again.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use service::clock::Clock;
 use tokio::time::{sleep, timeout};
 
+use service::stdout::tell;
+
 use crate::{
     connections,
     feed::{FeedStatus, Phase},
@@ -53,8 +55,8 @@ struct OpsStatus {
 pub async fn show(settings: &StatusSettings) -> anyhow::Result<()> {
     let lines = lines(settings).await?;
     match settings.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&lines)?),
-        Output::Table => print!("{}", table(&lines)),
+        Output::Json => tell(serde_json::to_string_pretty(&lines)?)?,
+        Output::Table => tell(table(&lines).trim_end())?,
     }
     Ok(())
 }

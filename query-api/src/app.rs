@@ -97,22 +97,12 @@ impl App {
 
     /// Ready while pages and searches can be answered from somewhere: (Redis or Postgres) and (OpenSearch or Postgres).
     pub async fn readiness(&self) -> Report {
-        let (postgres, redis, opensearch) =
-            tokio::join!(within(self.database.ping()), within(self.redis.ping()), within(self.search.ping()));
-        let ready = postgres.is_ok() || (redis.is_ok() && opensearch.is_ok());
-        let checks = [(POSTGRES, postgres), (REDIS, redis), (OPENSEARCH, opensearch)];
-        Report::when(ready, checks.iter().map(|(name, outcome)| Check::of(name, outcome).optional()).collect())
-    }
-}
-
-/// Less than the operations port waits for the whole report.
-const PING_WITHIN: std::time::Duration = std::time::Duration::from_millis(1_500);
-
-/// Errors of stores may show addresses and users; whoever asks whether we are ready learns only that one is away.
-async fn within<E: std::error::Error>(ping: impl Future<Output = Result<(), E>>) -> Result<(), &'static str> {
-    match tokio::time::timeout(PING_WITHIN, ping).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err("does not answer"),
-        Err(_) => Err("does not answer in time"),
+        let (postgres, redis, opensearch) = tokio::join!(
+            Check::of_store(POSTGRES, self.database.ping()),
+            Check::of_store(REDIS, self.redis.ping()),
+            Check::of_store(OPENSEARCH, self.search.ping()),
+        );
+        let ready = postgres.is_passed() || (redis.is_passed() && opensearch.is_passed());
+        Report::when(ready, [postgres, redis, opensearch].map(Check::optional).into())
     }
 }

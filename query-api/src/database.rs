@@ -1,12 +1,11 @@
 //! Postgres, schema `projection`, as role `listings_query`: read only.
 
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use service::metrics::{Errors, Queries};
-use service::postgres::that_answer;
+use service::postgres;
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
@@ -37,14 +36,14 @@ pub struct Database {
 impl Database {
     /// Connects when it is first asked: an absent Postgres makes nothing fail here.
     pub fn new(url: &str, connections: u32, breaker: Breaker, errors: Errors, queries: Queries) -> anyhow::Result<Self> {
-        let options = PgConnectOptions::from_str(url)?
+        let options = postgres::options("DATABASE_URL", url)?
             .application_name("query-api")
             .options([("statement_timeout", STATEMENT_TIMEOUT), ("default_transaction_read_only", "on")]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .min_connections(KEPT_OPEN.min(connections))
             .acquire_timeout(ACQUIRE_WITHIN);
-        let pool = that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
+        let pool = postgres::that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
         Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, ANSWER_WITHIN, errors), queries })
     }
 

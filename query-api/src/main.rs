@@ -1,16 +1,23 @@
+use std::process::ExitCode;
+
 use query_api::serve;
 use query_api::settings::{Role, Settings};
 use service::ops::healthcheck;
 use service::settings;
+use service::stdout::tell;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match settings::parse::<Settings>().role {
+async fn main() -> ExitCode {
+    let outcome = match settings::parse::<Settings>().role {
         Role::Serve(settings) => serve::run(*settings).await,
         Role::Healthcheck(ops) => healthcheck(ops.ops_addr).await,
-        Role::Version => {
-            println!("query-api {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
+        Role::Version => tell(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("query-api: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

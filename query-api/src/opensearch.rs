@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::header::ACCEPT_ENCODING;
 use opensearch::OpenSearch;
 use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
+use opensearch::indices::IndicesExistsParts;
 use service::basic_auth::{Credentials, Server};
 use service::metrics::Errors;
 
@@ -48,8 +49,9 @@ impl SearchIndex {
         self.dependency.ask(question, |_| Verdict::Outage).await
     }
 
-    /// Whether it answers at all, whatever the breaker thinks.
+    /// Whether it answers and has the index, whatever the breaker thinks.
     pub async fn ping(&self) -> Result<(), opensearch::Error> {
-        self.client.ping().send().await?.error_for_status_code().map(drop)
+        let index = [self.alias.as_str()];
+        self.client.indices().exists(IndicesExistsParts::Index(&index)).send().await?.error_for_status_code().map(drop)
     }
 }

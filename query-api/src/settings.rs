@@ -3,11 +3,11 @@
 use clap::{Args, Parser, Subcommand};
 use service::bearer::JwksSource;
 use service::secret;
-use service::settings::{HttpArgs, LogArgs, OpsArgs, Secret, Switch};
+use service::settings::{HttpArgs, LogArgs, OpsArgs, Secret, Switch, index_alias};
 
 /// The read side of the marketplace: answers reads and searches from the projections.
 #[derive(Debug, Parser)]
-#[command(name = "query-api", version, disable_version_flag = true)]
+#[command(name = "query-api", version)]
 pub struct Settings {
     #[command(subcommand)]
     pub role: Role,
@@ -49,7 +49,7 @@ pub struct ServeSettings {
     #[command(flatten)]
     pub opensearch: Secret<OpenSearchUrl>,
     /// The alias that the serving search index answers to
-    #[arg(long, env = "OPENSEARCH_INDEX", default_value = "listings")]
+    #[arg(long, env = "OPENSEARCH_INDEX", default_value = "listings", value_parser = index_alias)]
     pub opensearch_index: String,
     /// The keys that tokens are signed with: a file or a URL
     #[arg(long, env = "JWT_JWKS", default_value = "http://127.0.0.1:8086/.well-known/jwks.json")]

@@ -2,9 +2,10 @@
 //!
 //! Read it in the order of a program's life.
 
-// 1. It is started: settings from the environment, a clock, logs and traces.
+// 1. It is started: settings from the environment, a clock, logs and traces, or lines on the standard output.
 pub mod clock;
 pub mod settings;
+pub mod stdout;
 pub mod telemetry;
 
 // 2. It shows how it is doing, on a port of its own.

@@ -2,9 +2,17 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
+
+/// Reads the URL of a database, which `variable` holds. The reason why it cannot be used is not told: it may show the password.
+///
+/// # Errors
+/// If a parameter of it is unknown or wrong.
+pub fn options(variable: &str, url: &str) -> anyhow::Result<PgConnectOptions> {
+    url.parse().map_err(|_| anyhow::anyhow!("{variable} cannot be used: a parameter of it (as sslmode) is unknown or wrong"))
+}
 
 /// A connection that came back within this time is believed to work: asking would be a second round trip for every statement.
 const RECENT: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Command, CommandFactory, Parser, ValueEnum};
 
 pub use secret::{OptionalSecret, Secret, SecretName};
-pub use value::{Switch, duration, filled, log_filter};
+pub use value::{Switch, duration, filled, index_alias, log_filter};
 
 /// What clap, and everybody else, says of wrong usage.
 const WRONG_USAGE: i32 = 2;

@@ -1,7 +1,6 @@
 //! The keys that tokens are signed with: fetched when needed, kept for good, fetched again for a key that is not among them.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,11 +34,19 @@ pub enum JwksSource {
 }
 
 impl FromStr for JwksSource {
-    type Err = Infallible;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let url = text.starts_with("http://") || text.starts_with("https://");
-        Ok(if url { Self::Url(text.to_owned()) } else { Self::File(text.into()) })
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err("is empty: name a file, or a URL that begins with http:// or https://");
+        }
+        if !text.contains("://") {
+            return Ok(Self::File(text.into()));
+        }
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Self::Url(text.to_owned())),
+            Ok(_) | Err(_) => Err("is no URL that begins with http:// or https://"),
+        }
     }
 }
 

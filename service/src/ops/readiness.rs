@@ -1,6 +1,12 @@
 //! What a program needs, and whether it has it.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+/// Less than the operations port waits for the whole report.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +31,16 @@ impl Check {
         match outcome {
             Ok(_) => Self::passed(name),
             Err(error) => Self::failed(name, error.to_string()),
+        }
+    }
+
+    /// From whether a store answers in time. Its errors may show addresses and users; who asks whether we are ready learns only that it is
+    /// away.
+    pub async fn of_store<T, E>(name: &'static str, ping: impl Future<Output = Result<T, E>>) -> Self {
+        match timeout(STORE_ANSWERS_WITHIN, ping).await {
+            Ok(Ok(_)) => Self::passed(name),
+            Ok(Err(_)) => Self::failed(name, "does not answer"),
+            Err(_) => Self::failed(name, "does not answer in time"),
         }
     }
 

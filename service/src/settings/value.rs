@@ -27,6 +27,17 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
+/// The name of an alias of OpenSearch that leaves room for `-1` behind it. Nothing, `*` or `a,b` would be several indices.
+pub fn index_alias(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 240;
+    let is_allowed = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || "-_.".contains(character);
+    let begins_well = text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
+    if begins_well && text.len() <= LONGEST && text.chars().all(is_allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no name of an index: small letters and digits, then also - _ and ., at most {LONGEST}"))
+}
+
 /// A duration with its unit: `250ms`, `15s`, `2m`, `12h`, `90d`. A bare number is refused: nobody can tell what it meant.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let refuse = || format!("{text:?} is no duration; write 250ms, 15s, 2m, 12h or 90d");
@@ -75,6 +86,16 @@ pub fn filled(value: Option<String>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alias_is_one_name() {
+        for good in ["listings", "listings-blue", "7.x_y"] {
+            assert_eq!(index_alias(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "*", "a,b", "A", "_x", "-x", ".x", "../_cat", "a b", "č", &"a".repeat(241)] {
+            assert!(index_alias(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_duration_has_a_unit() {

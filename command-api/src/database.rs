@@ -31,9 +31,9 @@ const KEPT_OPEN: u32 = 2;
 const RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A lost race is run again this often.
-const RACES: usize = 3;
+const RACES: usize = 8;
 const RACE_PAUSE: Duration = Duration::from_millis(5);
-const RACE_PAUSE_CAP: Duration = Duration::from_millis(50);
+const RACE_PAUSE_CAP: Duration = Duration::from_millis(100);
 
 /// Unique constraints by what breaking them means.
 const LOST_RACES: [&str; 3] = ["events_version_key", "listings_pkey", "stock_pkey"];

@@ -237,6 +237,19 @@ async fn a_batch_refuses_its_bad_lines_alone() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_command_is_refused_before_it_is_done_or_not_at_all() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let listing = a_listing().with("external_id", "one").0;
+    let dry = ada.command(Method::POST, "/api/v1/listings?dry_run=true")?.json(&listing).send().await?;
+    dry.expect_problem(400, "malformed")?;
+    // How the answer may be packed is seen when all is done.
+    let picky = ada.command(Method::POST, "/api/v1/listings")?.header("accept-encoding", "identity;q=0").json(&listing);
+    picky.send().await?.expect(201)?;
+    market.stop().await
+}
+
+#[tokio::test]
 async fn text_that_looks_like_a_query_stays_text() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;

@@ -17,7 +17,7 @@ const LISTINGS: [Row; 5] = [
 ];
 
 /// What is asked, and what is found, in any order.
-const QUESTIONS: [(&str, &str); 27] = [
+const QUESTIONS: [(&str, &str); 30] = [
     ("", "abcde"),
     ("brand=Sony", "ab"),
     ("brand=Sony&brand=Bose", "abcd"),
@@ -44,6 +44,11 @@ const QUESTIONS: [(&str, &str); 27] = [
     ("near=45.2671,19.8335&radius=100km", "ab"),
     ("bbox=19,44,21,46", "ab"),
     ("bbox=179,-18,-179,-17", "de"),
+    // Edges belong to it: this corner is where the first one is.
+    ("bbox=19.8335,45.2671,20,46", "a"),
+    // ΣΑΣ and İx: letters that change with their neighbours, or into two.
+    ("attr.%CE%A3%CE%91%CE%A3=a", "a"),
+    ("attr.%C4%B0x=b", "b"),
     ("near=45.2671,19.8335", "abde"),
 ];
 
@@ -55,7 +60,11 @@ fn listing((name, brand, category, price, condition, colour, place): Row) -> Lis
         .with("brand", brand)
         .with("category", category)
         .with("condition", condition)
-        .with("attributes", json!([{ "name": "Colour", "value": colour }, { "name": "size", "value": name }]))
+        .with(
+            "attributes",
+            json!([{ "name": "Colour", "value": colour }, { "name": "size", "value": name },
+            { "name": "ΣΑΣ", "value": name }, { "name": "İx", "value": name }]),
+        )
         .with("location", place.unwrap_or_default())
         .with_stock(1)
 }

@@ -159,10 +159,11 @@ pub fn category_levels(path: &str) -> Vec<String> {
     ends.map(|end| &path[..end]).filter(|level| !level.is_empty() && is_filterable(level)).map(str::to_owned).collect()
 }
 
-/// An attribute's name as it is stored and asked for.
+/// An attribute's name as it is stored and asked for: in small letters, each for itself, as the index does it. `str::to_lowercase` also
+/// looks at what stands beside it (`ΣΑΣ` has two different sigmas), and makes two letters of `İ`.
 #[must_use]
 pub fn attribute_name(name: &str) -> String {
-    name.to_lowercase()
+    name.chars().filter_map(|letter| letter.to_lowercase().next()).collect()
 }
 
 fn attributes(listing: &Listing) -> Value {

@@ -11,7 +11,8 @@ use service::telemetry::current_traceparent;
 use super::Served;
 use crate::caller::{Caller, SELLERS};
 
-/// A caller who may write listings: 401 without a token, 403 without the role, before anything else is looked at.
+/// A caller who may write listings: 401 without a token, 403 without the role, before anything else is looked at. Then 400 for a query:
+/// no command has parameters in its address, and one that is passed over may have been meant as a condition.
 pub struct Seller(pub Caller);
 
 struct Sellers;
@@ -25,6 +26,9 @@ impl FromRequestParts<Served> for Seller {
 
     async fn from_request_parts(parts: &mut Parts, state: &Served) -> Result<Self, Problem> {
         let caller = Only::<Sellers>::from_request_parts(parts, state).await?.caller;
+        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(Problem::malformed("Commands take no query parameters"));
+        }
         let Ok(request) = RequestId::from_request_parts(parts, state).await;
         Ok(Self(Caller {
             user: UserId(caller.id),

@@ -312,7 +312,9 @@ pub fn is_external_id(id: &str) -> bool {
 fn is_web_address(url: &str) -> bool {
     // The parser passes over spaces and tabs that would be stored all the same.
     let clean = !url.chars().any(|letter| letter.is_whitespace() || letter.is_control());
-    clean && Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    // It also makes something of `http:a` and `http:///a`, which a browser reads otherwise.
+    let names_host = url.split_once("://").is_some_and(|(_, rest)| !rest.starts_with(['/', '\\']));
+    clean && names_host && Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 #[cfg(test)]
@@ -420,7 +422,16 @@ mod tests {
     #[test]
     fn pictures_have_absolute_web_addresses_given_once() {
         assert_eq!(with("images", &json!([{ "url": "https://example.com/a b" }])), ["/images/0/url"]);
-        for bad in ["1.jpg", "//example.com/1.jpg", "ftp://example.com/1.jpg", "javascript:alert(1)", "http://"] {
+        for bad in [
+            "1.jpg",
+            "//example.com/1.jpg",
+            "ftp://example.com/1.jpg",
+            "javascript:alert(1)",
+            "http://",
+            "http:a",
+            "http:///a",
+            "http:\\\\a\\b",
+        ] {
             assert_eq!(with("images", &json!([{ "url": bad }])), ["/images/0/url"], "{bad:?}");
         }
         assert_eq!(with("images", &json!([{ "url": "http://a.b/1" }, { "url": "http://a.b/1" }])), ["/images/1/url"]);

@@ -112,7 +112,12 @@ fn near(Near { point, radius_metres }: Near) -> Value {
     }
 }
 
+/// The index keeps a point a little further south and west than it is, by less than this many degrees (a centimetre).
+const ROUNDED_DOWN_BY: f64 = 1e-7;
+
+/// With its edges.
 fn inside(Area { west, south, east, north }: &Area) -> Value {
+    let (west, south) = ((west - ROUNDED_DOWN_BY).max(-180.0), (south - ROUNDED_DOWN_BY).max(-90.0));
     json!({"geo_bounding_box": {field::POINT: {
         "top_left": {"lat": north, "lon": west}, "bottom_right": {"lat": south, "lon": east},
     }}})

@@ -113,6 +113,10 @@ impl Verifier {
         if header.alg != Algorithm::EdDSA {
             return Err(BearerError::Refused("it is not signed with EdDSA"));
         }
+        if header.crit.is_some() {
+            // RFC 7515, 4.1.11: what is critical must be understood, and we understand none.
+            return Err(BearerError::Refused("it has critical headers (crit)"));
+        }
         let kid = header.kid.ok_or(BearerError::Refused("it does not name its key (kid)"))?;
         let key = match self.0.keys.find(&kid).await {
             Found::Key(key) => key,

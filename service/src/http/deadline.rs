@@ -53,6 +53,10 @@ impl Deadlines {
         self.routes.push((method, path.to_owned(), within));
     }
 
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&Method, &str)> {
+        self.routes.iter().map(|(method, path, _)| (method, path.as_str()))
+    }
+
     /// How long a route may take, if that was said.
     #[must_use]
     pub fn own(&self, method: &Method, path: &str) -> Option<Duration> {

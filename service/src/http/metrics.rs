@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::deadline::Spent;
+use super::deadline::{Deadlines, Spent};
 use crate::metrics::{Errors, Seconds, seconds_family};
 use crate::problem::{Kind, Problem};
 
@@ -37,17 +37,27 @@ struct RouteLabels {
     path: Route,
 }
 
-/// The route that took a request, if there was one. Cloned without copying its path.
+/// A route, if there is one. Cloned without copying its path.
 #[derive(Debug, Clone)]
-pub(super) struct Route(Option<MatchedPath>);
+pub(super) enum Route {
+    /// It took a request.
+    Matched(MatchedPath),
+    /// It may take one.
+    Known(Arc<str>),
+    None,
+}
 
 impl Route {
     pub fn of(request: &Request) -> Self {
-        Self(request.extensions().get().cloned())
+        request.extensions().get().cloned().map_or(Self::None, Self::Matched)
     }
 
     pub fn as_str(&self) -> &str {
-        self.0.as_ref().map_or(UNMATCHED, MatchedPath::as_str)
+        match self {
+            Self::Matched(path) => path.as_str(),
+            Self::Known(path) => path,
+            Self::None => UNMATCHED,
+        }
     }
 }
 
@@ -117,6 +127,16 @@ impl HttpMetrics {
     #[must_use]
     pub fn with_errors(self, errors: Errors) -> Self {
         Self { errors: Some(errors), ..self }
+    }
+
+    /// Has the series of these routes exist before anything was counted in them.
+    pub(super) fn expect(&self, deadlines: &Deadlines) {
+        for (method, path) in deadlines.routes() {
+            let route = RouteLabels { method: label_of(method), path: Route::Known(path.into()) };
+            drop(self.timeouts.get_or_create(&route));
+            drop(self.near_timeouts.get_or_create(&route));
+            drop(self.timeout_durations.get_or_create(&route));
+        }
     }
 
     /// A request has come in. It counts as in flight until what is returned is dropped, whatever happens to it.

@@ -12,7 +12,7 @@ use axum::extract::{OriginalUri, Request};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -43,6 +43,7 @@ struct Observer {
 
 impl Observe {
     pub fn new(metrics: HttpMetrics, deadlines: Deadlines, lifecycle: Lifecycle) -> Self {
+        metrics.expect(&deadlines);
         Self(Arc::new(Observer { metrics: Arc::new(metrics), deadlines, lifecycle }))
     }
 }
@@ -82,6 +83,10 @@ where
         let within = self.observer.deadlines.of(&asked.method, asked.route.as_str());
         let deadline = Deadline { at: asked.came + within };
         request.extensions_mut().insert(deadline);
+        if !asked.method.is_safe() {
+            // Its answer is small, and is packed when all is done: too late to refuse the request for an encoding that is not to be had.
+            request.headers_mut().remove(ACCEPT_ENCODING);
+        }
         let trail = asked.trail(&request);
         let work = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let observer = Arc::clone(&self.observer);

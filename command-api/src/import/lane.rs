@@ -92,9 +92,11 @@ enum Failed {
 
 impl Lane {
     pub async fn run(self, mut batches: mpsc::Receiver<Vec<Line>>) -> anyhow::Result<()> {
-        while let Some(lines) = batches.recv().await {
-            let answers = self.send(&lines).await?;
-            self.note(&lines, answers).await?;
+        while let Some(mut lines) = batches.recv().await {
+            while !lines.is_empty() {
+                let answers = self.send(&lines).await?;
+                lines = self.note(lines, answers).await?;
+            }
         }
         Ok(())
     }
@@ -153,10 +155,12 @@ impl Lane {
         answers.map_err(Failed::ForGood)
     }
 
-    async fn note(&self, lines: &[Line], answers: Vec<Answered>) -> anyhow::Result<()> {
-        for answer in answers {
-            let line = &lines[answer.index];
+    /// Returns the lines that the batch had no time for. The first line is never one of them.
+    async fn note(&self, lines: Vec<Line>, answers: Vec<Answered>) -> anyhow::Result<Vec<Line>> {
+        let mut left = Vec::new();
+        for (line, answer) in lines.into_iter().zip(answers) {
             match answer.status {
+                503 if answer.index > 0 => left.push(line),
                 201 => {
                     self.progress.create();
                     if !line.can_be_sent_again() {
@@ -170,7 +174,7 @@ impl Lane {
                 }
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
 

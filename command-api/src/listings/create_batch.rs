@@ -1,5 +1,5 @@
 //! Creates many listings, or replaces those that the seller has under the same `external_id`. Every line stands alone: a bad
-//! one fails, the others are done, all of them in one transaction.
+//! one fails, the others are done.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use events::{ListingId, UserId, VariantId};
 use service::problem::{Fault, Kind, Refusal};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::content::Content;
@@ -15,7 +16,7 @@ use super::draft::{ListingDraft, refusing_server_owned};
 use super::held::Held;
 use super::revise::{NewIds, revise};
 use super::rows::{find_by_external_id, lock_listings, lock_stock_of};
-use super::rules::is_external_id;
+use super::rules::{VARIANTS, is_external_id};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::database;
@@ -24,6 +25,12 @@ use crate::refusal::{Refused, Repeatable};
 
 /// How long a client waits for a batch.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Of it, what reading the request and writing the answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// One transaction writes no more than this; more than one line can have.
+const EVENTS_AT_ONCE: u32 = 10_000;
 
 /// A line that is a draft, whatever may be wrong with it.
 #[derive(Debug, Clone)]
@@ -61,10 +68,33 @@ impl Repeatable for BatchRefused {
 
 type Outcomes = Vec<Result<LineDone, CreateRefused>>;
 
+/// Does the lines part by part. Once something is done there is no refusing the batch as a whole: what can not be done any more is
+/// refused line by line.
 pub async fn create_batch(app: &App, caller: &Caller, lines: &[Line]) -> Result<Outcomes, BatchRefused> {
-    let batch = database::repeated(|| attempt(app, caller, lines));
-    let (outcomes, changed) = app.metrics.queries.time("create_batch", batch).await?;
-    app.wake.ring();
+    let began = Instant::now();
+    let mut outcomes = Vec::with_capacity(lines.len());
+    let (mut changed, mut written) = (0, 0);
+    for part in parts(lines) {
+        let events: u32 = part.iter().map(events_of).sum();
+        if written > 0 && began.elapsed().mul_f64(share(written + events, written)) > DEADLINE - ANSWER {
+            outcomes.extend(part.iter().map(|_| Err(CreateRefused::LeftOut)));
+            continue;
+        }
+        let attempts = database::repeated(|| attempt(app, caller, part));
+        match app.metrics.queries.time("create_batch", attempts).await {
+            Ok((done, changed_here)) => {
+                app.wake.ring();
+                outcomes.extend(done);
+                changed += changed_here;
+            }
+            Err(refused) if written == 0 => return Err(refused),
+            Err(BatchRefused(refused)) => {
+                let together = |_| Err(CreateRefused::WithOthers { kind: refused.kind(), why: refused.to_string() });
+                outcomes.extend(part.iter().map(together));
+            }
+        }
+        written += events;
+    }
 
     let created = outcomes.iter().flatten().filter(|line| line.created).count();
     let refused = outcomes.iter().filter(|line| line.is_err()).count();
@@ -72,6 +102,32 @@ pub async fn create_batch(app: &App, caller: &Caller, lines: &[Line]) -> Result<
     app.metrics.updated.inc_by(count(changed));
     info!(created, changed, refused, "Took a batch: {created} listings created, {changed} changed, {refused} lines refused");
     Ok(outcomes)
+}
+
+/// Lines that are done in one transaction. Usually that is all of them; but a thousand listings of two hundred variants are more than fits
+/// into the time there is.
+fn parts(lines: &[Line]) -> impl Iterator<Item = &[Line]> {
+    let mut rest = lines;
+    std::iter::from_fn(move || {
+        let mut events = 0;
+        let fits = rest.iter().take_while(|line| {
+            events += events_of(line);
+            events <= EVENTS_AT_ONCE
+        });
+        let (part, later) = rest.split_at(fits.count());
+        rest = later;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// At most so many events come of a line: the listing's, and one for the stock of each variant.
+fn events_of(line: &Line) -> u32 {
+    let variants = line.draft.variants.as_ref().map_or(1, |variants| variants.len().clamp(1, VARIANTS));
+    1 + u32::try_from(variants).unwrap_or(u32::MAX)
+}
+
+fn share(events: u32, of: u32) -> f64 {
+    f64::from(events) / f64::from(of)
 }
 
 fn count(lines: usize) -> u64 {
@@ -206,6 +262,20 @@ mod tests {
         let foreign = json!({ "title": "t", "price": { "amount": "1" }, "seller_id": uuid::Uuid::from_u128(8) });
         let told = take(&mut Shelf::default(), &[line("a", "A"), line("b", ""), foreign, line("c", "C")]);
         assert_eq!(told, [(201, 1), (422, 0), (403, 0), (201, 1)]);
+    }
+
+    #[test]
+    fn a_transaction_writes_no_more_than_it_has_time_for() {
+        let of = |variants: usize| {
+            let (draft, unknown) =
+                draft(&json!({ "title": "t", "price": { "amount": "1" }, "variants": vec![json!({}); variants] }));
+            Line { draft, unknown }
+        };
+        let lengths = |lines: &[Line]| parts(lines).map(<[Line]>::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&vec![of(1); 1000]), [1000]);
+        assert_eq!(lengths(&vec![of(199); 120]), [50, 50, 20]);
+        assert_eq!(lengths(&[of(100_000), of(1)]), [2], "the rules refuse it, and it makes no events");
+        assert!(lengths(&[]).is_empty());
     }
 
     #[test]

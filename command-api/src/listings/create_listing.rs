@@ -38,6 +38,12 @@ pub enum CreateRefused {
     Invalid(Vec<Fault>),
     #[error("Only an admin may make listings for others")]
     ForAnother,
+    /// Of a batch.
+    #[error("The lines before took all the time; nothing of this one was done, send it again")]
+    LeftOut,
+    /// With the other lines of a transaction.
+    #[error("{why}")]
+    WithOthers { kind: Kind, why: String },
     #[error(transparent)]
     Refused(#[from] Refused),
 }
@@ -47,6 +53,8 @@ impl Refusal for CreateRefused {
         match self {
             Self::Invalid(_) => Kind::Invalid,
             Self::ForAnother => Kind::Forbidden,
+            Self::LeftOut => Kind::Unavailable,
+            Self::WithOthers { kind, .. } => *kind,
             Self::Refused(refused) => refused.kind(),
         }
     }
@@ -54,7 +62,7 @@ impl Refusal for CreateRefused {
     fn faults(&self) -> Vec<Fault> {
         match self {
             Self::Invalid(faults) => faults.clone(),
-            Self::ForAnother | Self::Refused(_) => Vec::new(),
+            Self::ForAnother | Self::LeftOut | Self::WithOthers { .. } | Self::Refused(_) => Vec::new(),
         }
     }
 }

@@ -23,7 +23,7 @@ const ATTRIBUTE_VALUE: usize = 8_000;
 const TAGS: usize = 30;
 const IMAGES: usize = 20;
 const IMAGE_URL: usize = 2_048;
-const VARIANTS: usize = 200;
+pub const VARIANTS: usize = 200;
 
 // Limits of ours: each is well above what real catalogues hold, and together they bound what a listing weighs.
 const BRAND: usize = 100;

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
 use service::postgres::that_answer;
 use service::problem::Kind;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
-use tracing::debug;
-
-use crate::refusal::{Refused, Repeatable};
 
 /// A command that finds no free connection within this time is one too many.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(3);
@@ -29,11 +25,6 @@ const KEPT_OPEN: u32 = 2;
 /// A connection on which a command was given up, and which says nothing for this long, is not used again: by then Postgres has
 /// ended the statement, if there still is one.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// A lost race is run again this often.
-const RACES: usize = 8;
-const RACE_PAUSE: Duration = Duration::from_millis(5);
-const RACE_PAUSE_CAP: Duration = Duration::from_millis(100);
 
 /// Unique constraints by what breaking them means.
 const LOST_RACES: [&str; 3] = ["events_version_key", "listings_pkey", "stock_pkey"];
@@ -95,25 +86,6 @@ async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static,
 /// From here on the outcome may be unknown: a connection that breaks while committing tells nothing.
 pub async fn commit(transaction: Transaction<'static, Postgres>) -> Result<(), Failure> {
     transaction.commit().await.map_err(Failure::while_committing)
-}
-
-/// Ends a transaction before anyone is told of its outcome: commits what was done, takes back what was refused.
-///
-/// A transaction that is only dropped is taken back a moment later. Until then the lock of its idempotency key is held, and the
-/// next request with that key would be told that the last one still runs.
-pub async fn end<T, E: From<Refused>>(transaction: Transaction<'static, Postgres>, outcome: Result<T, E>) -> Result<T, E> {
-    match outcome {
-        Ok(done) => {
-            commit(transaction).await.map_err(Refused::from)?;
-            Ok(done)
-        }
-        Err(refused) => {
-            if let Err(error) = transaction.rollback().await {
-                debug!(error = %error, "The connection broke before its transaction was taken back: {error}");
-            }
-            Err(refused)
-        }
-    }
 }
 
 /// What a failure means for the command that met it.
@@ -194,11 +166,4 @@ impl From<sqlx::Error> for Failure {
 fn was_taken_back(error: &sqlx::Error) -> bool {
     let said = error.as_database_error().and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
     said.is_some_and(|said| said.severity() == PgSeverity::Error)
-}
-
-/// Runs a transaction again, from its beginning, if it lost a race.
-pub async fn repeated<T, E: Repeatable, F: Future<Output = Result<T, E>>>(work: impl FnMut() -> F) -> Result<T, E> {
-    let pauses =
-        ExponentialBuilder::new().with_min_delay(RACE_PAUSE).with_max_delay(RACE_PAUSE_CAP).with_max_times(RACES).with_jitter();
-    work.retry(pauses).sleep(tokio::time::sleep).when(E::lost_race).await
 }

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use service::bearer::Verifier;
 use service::http::{Deadlines, HttpMetrics};
-use service::ops::Lifecycle;
+use service::lifecycle::Lifecycle;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 

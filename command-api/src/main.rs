@@ -19,6 +19,7 @@ mod metrics;
 mod outcome;
 mod precondition;
 mod refusal;
+mod transaction;
 
 // 4. Its events are committed with it, then leave for JetStream.
 mod journal;

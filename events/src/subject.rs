@@ -102,12 +102,6 @@ impl fmt::Display for AggregateKey {
     }
 }
 
-/// Where a dead letter goes: `listings.dlq.<projection>.<class>.<aggregate>.<id>`.
-#[must_use]
-pub fn dead_letter(projection: &str, class: &str, key: &AggregateKey) -> String {
-    format!("{DLQ_PREFIX}.{projection}.{class}.{}.{}", key.aggregate, key.id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

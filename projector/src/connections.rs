@@ -1,6 +1,6 @@
 //! The servers that the program talks to. None has to be there when it starts.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, context::ContextBuilder};
@@ -8,6 +8,7 @@ use opensearch::{
     OpenSearch,
     http::transport::{SingleNodeConnectionPool, TransportBuilder},
 };
+use redis::RedisResult;
 use service::{
     basic_auth::{Credentials, Server},
     postgres,
@@ -34,7 +35,8 @@ pub const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
 pub const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
-/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`that_answer`], and the bounds of those who ask.
+/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`postgres::that_answer`], and the bounds of those
+/// who ask.
 pub const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
 /// No free connection, or no server, for this long: the store is away.
 const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
@@ -42,6 +44,8 @@ const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 const DATABASE_RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 /// Two projections with two statements in flight each, and the generations.
 const DATABASE_CONNECTIONS: u32 = 6;
+/// `volatile-*` evicts exactly the tombstones.
+const BAD_EVICTION: &str = "volatile";
 
 /// Connects in the background for as long as it takes, and again whenever the connection is lost.
 pub async fn nats(url: &Secret<NatsUrl>) -> anyhow::Result<jetstream::Context> {
@@ -103,6 +107,20 @@ pub fn opensearch(url: &Secret<OpenSearchUrl>) -> anyhow::Result<OpenSearch> {
         transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
     }
     Ok(OpenSearch::new(transport.build().context("OPENSEARCH_URL cannot be used")?))
+}
+
+/// Redis' `maxmemory-policy`.
+pub async fn eviction_policy(redis: &Redis) -> RedisResult<String> {
+    let mut question = redis::cmd("CONFIG");
+    question.arg("GET").arg("maxmemory-policy");
+    let answer: HashMap<String, String> =
+        redis.ask(|mut connection| async move { question.query_async(&mut connection).await }).await?;
+    Ok(answer.into_values().next().unwrap_or_default())
+}
+
+/// Whether a policy keeps tombstones as long as anything else.
+pub fn evicts_tombstones_first(policy: &str) -> bool {
+    policy.starts_with(BAD_EVICTION)
 }
 
 #[cfg(test)]

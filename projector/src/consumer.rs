@@ -5,7 +5,6 @@
 //! away the consumer holds: everything is given back, no event is blamed, and one at a time is tried until one succeeds.
 
 mod attempt;
-mod delivery;
 mod hold;
 mod open;
 mod pace;
@@ -31,16 +30,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::delivery::{Chain, Delivery};
 use self::{
     attempt::{Attempt, attempt},
-    delivery::coalesce,
     open::Open,
     pace::Pace,
     pull::{Pull, Pulled},
 };
 use crate::{
     dead_letters::DeadLetters,
+    delivery::{Chain, Delivery, coalesce},
     feed::{Feed, Phase},
     mass_poison::MassPoison,
     metrics::Metrics,

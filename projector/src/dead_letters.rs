@@ -20,7 +20,7 @@ use events::{
 
 use tokio::time::timeout;
 
-use crate::{consumer::Delivery, verdict::Class};
+use crate::{delivery::Delivery, verdict::Class};
 
 /// Names of the headers that say why an event was put aside.
 pub mod header {

@@ -15,6 +15,7 @@ mod run;
 // 4. An event: decode, apply, judge, answer the broker.
 mod consumer;
 mod dead_letters;
+mod delivery;
 mod mass_poison;
 mod retry;
 mod verdict;

@@ -1,4 +1,4 @@
-//! The read models that are kept. A new one is a file beside these, a line in [`ALL`] and one in [`start`].
+//! The read models that are kept. A new one is a file beside these, a line in [`ALL`] and one in `run::start`.
 
 pub mod listing_catalog;
 pub mod listing_page;
@@ -12,11 +12,7 @@ use events::Aggregate;
 pub use self::{
     listing_catalog::ListingCatalog, listing_page::ListingPage, listing_search::ListingSearch, stock_levels::StockLevels,
 };
-use crate::{
-    generations::Generation,
-    projection::Projection,
-    run::{Running, Stores, feed},
-};
+use crate::projection::Projection;
 
 /// What there is to know of a projection before it runs.
 #[derive(Debug, Clone, Copy)]
@@ -30,19 +26,6 @@ pub const ALL: [About; 4] = [about::<ListingSearch>(), about::<ListingPage>(), a
 
 const fn about<P: Projection>() -> About {
     About { name: P::NAME, aggregates: P::AGGREGATES }
-}
-
-/// Feeds a generation. One of a projection that this program does not know is fed by another version of it.
-pub fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
-    let Stores { redis, opensearch, alias, around } = stores.clone();
-    let number = generation.number;
-    Some(match generation.projection.as_str() {
-        ListingSearch::NAME => feed(around, generation, ListingSearch::new(opensearch, &alias, number)),
-        ListingPage::NAME => feed(around, generation, ListingPage::new(redis, number)),
-        ListingCatalog::NAME => feed(around.clone(), generation, ListingCatalog::new(around.db)),
-        StockLevels::NAME => feed(around.clone(), generation, StockLevels::new(around.db)),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

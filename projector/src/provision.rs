@@ -19,7 +19,6 @@ use crate::{
     connections, generations,
     projection::Projection as _,
     projections::{ALL, ListingSearch},
-    run::{eviction_policy, evicts_tombstones_first},
     settings::ProvisionSettings,
 };
 
@@ -56,8 +55,8 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
         say(&line)?;
     }
 
-    match eviction_policy(&connections::redis(&stores.redis)?).await {
-        Ok(policy) if evicts_tombstones_first(&policy) => {
+    match connections::eviction_policy(&connections::redis(&stores.redis)?).await {
+        Ok(policy) if connections::evicts_tombstones_first(&policy) => {
             bail!(
                 "Redis evicts with maxmemory-policy {policy}, which removes the tombstones first; use allkeys-lru or noeviction"
             )

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::consumer::Chain;
+use crate::delivery::Chain;
 
 /// Handed out this often without a verdict, an event may be what kills its projector: it is tried alone.
 const SUSPECT_AFTER: u64 = 5;

@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use async_nats::connection::State;
 use opensearch::OpenSearch;
 use prometheus_client::registry::Registry;
-use redis::RedisResult;
 use service::{
     clock::Clock,
     metrics::{Pool, register_build_info, register_pools},
@@ -31,7 +30,7 @@ use crate::{
     metrics::Metrics,
     monitor::{self, Feeds},
     projection::Projection,
-    projections::start,
+    projections::{ListingCatalog, ListingPage, ListingSearch, StockLevels},
     settings::RunSettings,
 };
 
@@ -41,8 +40,6 @@ const GENERATIONS_EVERY: Duration = Duration::from_secs(1);
 const BROKER_AGAIN: Duration = Duration::from_millis(250);
 /// A broker that is away must not hold up the stop.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-/// `volatile-*` evicts exactly the tombstones.
-const BAD_EVICTION: &str = "volatile";
 
 /// What feeds are made of.
 #[derive(Clone)]
@@ -176,25 +173,11 @@ async fn wait_for_broker(stores: &Stores, stop: &CancellationToken) -> bool {
 
 /// Redis may not be there yet, or not tell; then nobody is warned.
 async fn warn_of_eviction(stores: &Stores) {
-    if let Ok(policy) = eviction_policy(&stores.redis).await
-        && evicts_tombstones_first(&policy)
+    if let Ok(policy) = connections::eviction_policy(&stores.redis).await
+        && connections::evicts_tombstones_first(&policy)
     {
         warn!(policy, "Redis evicts with {policy}, which removes the tombstones first; use allkeys-lru or noeviction");
     }
-}
-
-/// Redis' `maxmemory-policy`.
-pub async fn eviction_policy(redis: &Redis) -> RedisResult<String> {
-    let mut question = redis::cmd("CONFIG");
-    question.arg("GET").arg("maxmemory-policy");
-    let answer: HashMap<String, String> =
-        redis.ask(|mut connection| async move { question.query_async(&mut connection).await }).await?;
-    Ok(answer.into_values().next().unwrap_or_default())
-}
-
-/// Whether a policy keeps tombstones as long as anything else.
-pub fn evicts_tombstones_first(policy: &str) -> bool {
-    policy.starts_with(BAD_EVICTION)
 }
 
 /// A feed, and how it is ended.
@@ -202,6 +185,19 @@ pub struct Running {
     feed: Arc<Feed>,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// Feeds a generation. One of a projection that this program does not know is fed by another version of it.
+fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
+    let Stores { redis, opensearch, alias, around } = stores.clone();
+    let number = generation.number;
+    Some(match generation.projection.as_str() {
+        ListingSearch::NAME => feed(around, generation, ListingSearch::new(opensearch, &alias, number)),
+        ListingPage::NAME => feed(around, generation, ListingPage::new(redis, number)),
+        ListingCatalog::NAME => feed(around.clone(), generation, ListingCatalog::new(around.db)),
+        StockLevels::NAME => feed(around.clone(), generation, StockLevels::new(around.db)),
+        _ => return None,
+    })
 }
 
 /// Starts what is new, ends what is retired, and notes which generation serves.

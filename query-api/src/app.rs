@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::opensearch::{OPENSEARCH, SearchIndex};
 use crate::page_cache::PageCache;
 use crate::redis_pages::{REDIS, RedisPages};
-use crate::search::arrival::Refreshes;
+use crate::search::refreshes::Refreshes;
 use crate::search::shared::SharedAnswers;
 use crate::settings::ServeSettings;
 

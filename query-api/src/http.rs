@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use service::http::Deadlines;
-use service::ops::Lifecycle;
+use service::lifecycle::Lifecycle;
 use service::problem;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};

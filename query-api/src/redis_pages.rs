@@ -8,7 +8,7 @@ use redis::{RedisError, RedisResult, Script};
 use service::metrics::Errors;
 use service::redis::Redis;
 use tracing::debug;
-use views::listing_page::{GATE, HeldListing, HeldStock, Mode, Write, listing_key, stock_key};
+use views::listing_page::{GATE, HeldListing, HeldStock, Write, listing_key, stock_key};
 
 use crate::breaker::Breaker;
 use crate::dependency::{Dependency, Unanswered, Verdict};
@@ -72,7 +72,7 @@ impl RedisPages {
     pub async fn fill(&self, write: Write) {
         let write = write.as_fill();
         let mut call = self.gate.key(&write.key);
-        for argument in write.arguments(Mode::Newer) {
+        for argument in write.arguments() {
             call.arg(argument);
         }
         let question = self.redis.ask(async |mut connection| call.invoke_async::<i64>(&mut connection).await);

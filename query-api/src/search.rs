@@ -14,6 +14,7 @@ mod narrowing;
 mod order;
 mod point_in_time;
 mod query;
+pub mod refreshes;
 pub mod shared;
 pub mod words;
 

@@ -36,7 +36,7 @@ pub use path::Path;
 pub use preference::{IdempotencyKey, Prefer};
 
 use self::observe::Observe;
-use crate::ops::Lifecycle;
+use crate::lifecycle::Lifecycle;
 use crate::problem::{Kind, Problem};
 
 /// The longest body that a route takes unless it says otherwise with a `DefaultBodyLimit` of its own.

@@ -9,6 +9,7 @@ pub mod stdout;
 pub mod telemetry;
 
 // 2. It shows how it is doing, on a port of its own.
+pub mod lifecycle;
 pub mod metrics;
 pub mod ops;
 

@@ -1,7 +1,6 @@
 //! The operations port: alive, ready, status and metrics. For those who run the program; never public.
 
 mod healthcheck;
-mod lifecycle;
 mod readiness;
 
 #[cfg(test)]
@@ -25,8 +24,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::lifecycle::{Lifecycle, Phase};
 pub use healthcheck::healthcheck;
-pub use lifecycle::{Lifecycle, Phase};
 pub use readiness::{Check, Report};
 
 use crate::problem::Problem;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use tracing::{debug, info, warn};
 
-use crate::ops::Lifecycle;
+use crate::lifecycle::Lifecycle;
 
 /// How long a connection may wait for the head of a request, between two of them as well. Longer than callers keep unused
 /// connections (reqwest: 90 s), so that they close them and not we, perhaps just as they send the next request.

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use events::Listing;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use views::listing_search::{self, Gate};
+use views::listing_search;
 
 const FILE: &str = "icecat-19406.jsonl.zst";
 /// Documents in one request: about a megabyte and a half.
@@ -43,7 +43,7 @@ impl Catalogue {
         for listings in self.listings.chunks(BULK) {
             let mut bulk = Vec::new();
             for listing in listings {
-                listing_search::put(&mut bulk, &index, Gate::Newer, listing)?;
+                listing_search::put(&mut bulk, &index, listing)?;
             }
             let request = http.post(&url).header("content-type", "application/x-ndjson").body(bulk);
             let answer: Value = request.send().await?.error_for_status()?.json().await?;

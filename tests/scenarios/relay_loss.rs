@@ -196,7 +196,8 @@ async fn a_repair_ends_even_if_nothing_of_a_shard_can_be_published() -> anyhow::
     sqlx::query("update command.events set aggregate = 'book' where aggregate = 'listing'").execute(pool).await?;
     sqlx::query("update command.events set aggregate = 'page' where aggregate = 'stock'").execute(pool).await?;
     market.nats.jetstream().get_stream(STREAM).await?.purge().await?;
-    until_eq("all of them to wait for a newer program", 2 * LISTINGS as i64, async || market.outbox().await).await?;
+    let events = i64::try_from(2 * LISTINGS)?;
+    until_eq("all of them to wait for a newer program", events, async || market.outbox().await).await?;
     let doubtful = async || {
         let select = "select count(*) from command.relay_mark where stream_created = 'epoch'";
         Ok(sqlx::query_scalar::<_, i64>(select).fetch_one(pool).await?)

@@ -28,42 +28,24 @@ pub const FILL_TTL: Duration = Duration::from_secs(30);
 /// Versions are compared in Lua, whose numbers are doubles: exact up to here (2^53, of the 16 digits that the gate reads).
 pub const VERSION_MAX: u64 = 9_007_199_254_740_992;
 
-/// The version gate. `KEYS[1]`; `ARGV`: version, mode, time to live in milliseconds, page.
-/// Answers 1 if it wrote and 0 if what it held was newer (or, in mode `newer`, the same). What is the same lives as long as either
-/// writer wants: a short-lived fill must not shorten the tombstone that comes after it.
+/// The version gate. `KEYS[1]`; `ARGV`: version, time to live in milliseconds, page.
+/// Answers 1 if it wrote and 0 if what it held was newer or the same. What is the same lives as long as either writer wants: a
+/// short-lived fill must not shorten the tombstone that comes after it.
 pub const GATE: &str = r"
 local held = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 15), '^%d+') or '-1')
 local new = tonumber(ARGV[1])
 if held > new then
   return 0
 end
-if held == new and ARGV[2] ~= 'newer-or-same' then
-  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
-    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if held == new then
+  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
   end
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
 return 1
 ";
-
-/// When the gate lets a write through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The rule: only a newer version.
-    Newer,
-    /// A repair: the same version is written again (PROTOCOL G5).
-    NewerOrSame,
-}
-
-impl Mode {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Newer => "newer",
-            Self::NewerOrSame => "newer-or-same",
-        }
-    }
-}
 
 /// The key of a listing's page.
 #[must_use]
@@ -139,10 +121,9 @@ impl Write {
 
     /// The arguments of [`GATE`], after the key.
     #[must_use]
-    pub fn arguments(&self, mode: Mode) -> [Vec<u8>; 4] {
-        let [version, mode, ttl] =
-            [self.version.to_string(), mode.as_str().to_owned(), self.ttl.as_millis().to_string()].map(String::into_bytes);
-        [version, mode, ttl, self.page.clone()]
+    pub fn arguments(&self) -> [Vec<u8>; 3] {
+        let [version, ttl] = [self.version.to_string(), self.ttl.as_millis().to_string()].map(String::into_bytes);
+        [version, ttl, self.page.clone()]
     }
 }
 
@@ -245,7 +226,7 @@ mod tests {
     }
 
     fn written(write: &Write) -> Bytes {
-        let [_, _, _, page] = write.arguments(Mode::Newer);
+        let [_, _, page] = write.arguments();
         page.into()
     }
 

@@ -9,7 +9,7 @@ mod bulk;
 mod document;
 mod mapping;
 
-pub use bulk::{Gate, put, put_tombstone};
+pub use bulk::{put, put_tombstone};
 pub use document::{document, listing_json, tombstone};
 pub use mapping::{index_body, mapping_hash, template};
 

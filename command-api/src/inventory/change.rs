@@ -14,13 +14,13 @@ use tracing::info;
 
 use crate::app::App;
 use crate::caller::Caller;
-use crate::database;
 use crate::idempotency::{self, Keyed};
 use crate::journal::{self, Facts};
 use crate::listings::rows::{lock_listing, read_listing};
 use crate::outcome::Done;
 use crate::precondition;
 use crate::refusal::{Refused, Repeatable};
+use crate::transaction;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StockRefused {
@@ -72,7 +72,7 @@ pub async fn change_stock(
     request: &Request<'_>,
     decide: impl Fn(&Stock) -> Decided + Send + Sync,
 ) -> Result<Done<Stock>, StockRefused> {
-    let (done, changed) = database::repeated(|| attempt(app, caller, request, &decide)).await?;
+    let (done, changed) = transaction::repeated(|| attempt(app, caller, request, &decide)).await?;
     if changed {
         app.wake.ring();
         let Stock { variant_id, on_hand, .. } = done.state;
@@ -90,7 +90,7 @@ async fn attempt(
 ) -> Result<(Done<Stock>, bool), StockRefused> {
     let mut tx = app.database.begin(request.deadline).await.map_err(Refused::from)?;
     let outcome = decide_and_write(&mut tx, caller, request, decide, app.clock.now()).await;
-    database::end(tx, outcome).await
+    transaction::end(tx, outcome).await
 }
 
 async fn decide_and_write(

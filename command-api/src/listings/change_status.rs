@@ -14,12 +14,12 @@ use tracing::info;
 use super::rows::lock_listing;
 use crate::app::App;
 use crate::caller::Caller;
-use crate::database;
 use crate::idempotency::{self, Keyed};
 use crate::journal::{self, Facts};
 use crate::outcome::Done;
 use crate::precondition;
 use crate::refusal::{Refused, Repeatable};
+use crate::transaction;
 
 /// How long a client waits for a change of a listing.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Repeatable for ChangeStatusRefused {
 }
 
 pub async fn change_status(app: &App, caller: &Caller, command: &ChangeStatus) -> Result<Done<Listing>, ChangeStatusRefused> {
-    let change = database::repeated(|| attempt(app, caller, command));
+    let change = transaction::repeated(|| attempt(app, caller, command));
     let done = app.metrics.queries.time("change_status", change).await?;
     if !done.replayed {
         app.wake.ring();
@@ -87,7 +87,7 @@ pub async fn change_status(app: &App, caller: &Caller, command: &ChangeStatus) -
 async fn attempt(app: &App, caller: &Caller, command: &ChangeStatus) -> Result<Done<Listing>, ChangeStatusRefused> {
     let mut tx = app.database.begin(DEADLINE).await.map_err(Refused::from)?;
     let outcome = decide_and_write(&mut tx, caller, command, app.clock.now()).await;
-    database::end(tx, outcome).await
+    transaction::end(tx, outcome).await
 }
 
 async fn decide_and_write(

@@ -1,11 +1,11 @@
 //! What a seller says of a listing, once it keeps all rules. Reports every broken rule, each with its JSON pointer.
 
 use events::listing::{Attribute, Condition, Location, Status, Visibility};
-use events::{Money, UserId, VariantId};
+use events::{Money, UserId};
 use service::problem::Fault;
 
 use super::draft::ListingDraft;
-use super::rules::Faults;
+use super::rules::{Faults, ImageLink, VariantSpec};
 
 /// What may be changed of a listing by replacing it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,20 +25,6 @@ pub struct Content {
     /// `None`: those that there are, or a single plain one.
     pub variants: Option<Vec<VariantSpec>>,
     pub external_id: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageLink {
-    pub url: String,
-    pub alt: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VariantSpec {
-    pub id: Option<VariantId>,
-    pub sku: Option<String>,
-    pub label: Option<String>,
-    pub price: Option<Money>,
 }
 
 /// What is said only once, when a listing is made.

@@ -22,6 +22,7 @@ use crate::caller::Caller;
 use crate::database;
 use crate::journal::{self, Facts};
 use crate::refusal::{Refused, Repeatable};
+use crate::transaction;
 
 /// How long a client waits for a batch.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -76,11 +77,11 @@ pub async fn create_batch(app: &App, caller: &Caller, lines: &[Line]) -> Result<
     let (mut changed, mut written) = (0, 0);
     for part in parts(lines) {
         let events: u32 = part.iter().map(events_of).sum();
-        if written > 0 && began.elapsed().mul_f64(share(written + events, written)) > DEADLINE - ANSWER {
+        if written > 0 && began.elapsed().mul_f64(share(written + events, written)) + ANSWER > DEADLINE {
             outcomes.extend(part.iter().map(|_| Err(CreateRefused::LeftOut)));
             continue;
         }
-        let attempts = database::repeated(|| attempt(app, caller, part));
+        let attempts = transaction::repeated(|| attempt(app, caller, part));
         match app.metrics.queries.time("create_batch", attempts).await {
             Ok((done, changed_here)) => {
                 app.wake.ring();

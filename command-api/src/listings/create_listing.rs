@@ -11,16 +11,17 @@ use service::problem::{Fault, Kind, Refusal};
 use sqlx::PgConnection;
 use tracing::info;
 
-use super::content::{Content, ImageLink, Opening, VariantSpec};
+use super::content::{Content, Opening};
 use super::draft::{ListingDraft, refusing_server_owned};
 use super::held::Held;
+use super::rules::{ImageLink, VariantSpec};
 use crate::app::App;
 use crate::caller::Caller;
-use crate::database;
 use crate::idempotency::{self, Keyed};
 use crate::journal::{self, Facts};
 use crate::outcome::Done;
 use crate::refusal::{Refused, Repeatable};
+use crate::transaction;
 
 /// How long a client waits for a new listing.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -100,7 +101,7 @@ pub async fn create_listing(
     let done = match keyed {
         None => app.metrics.queries.time("create_listing", at_once(app, caller, command)).await?,
         Some(keyed) => {
-            let creation = database::repeated(|| once(app, caller, command.clone(), keyed));
+            let creation = transaction::repeated(|| once(app, caller, command.clone(), keyed));
             app.metrics.queries.time("create_listing_once", creation).await?
         }
     };
@@ -125,7 +126,7 @@ async fn at_once(app: &App, caller: &Caller, command: CreateListing) -> Result<D
 async fn once(app: &App, caller: &Caller, command: CreateListing, keyed: &Keyed) -> Result<Done<Listing>, CreateRefused> {
     let mut tx = app.database.begin(DEADLINE).await.map_err(Refused::from)?;
     let outcome = decide_and_write(&mut tx, caller, command, keyed, app.clock.now()).await;
-    database::end(tx, outcome).await
+    transaction::end(tx, outcome).await
 }
 
 async fn decide_and_write(

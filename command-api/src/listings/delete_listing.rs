@@ -15,6 +15,7 @@ use crate::database;
 use crate::journal::{self, Facts};
 use crate::precondition;
 use crate::refusal::Refused;
+use crate::transaction;
 
 /// How long a client waits for a deletion.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -26,7 +27,7 @@ pub async fn delete_listing(
     id: ListingId,
     expected: Option<&IfMatch>,
 ) -> Result<ConsistencyToken, Refused> {
-    let deletion = database::repeated(|| attempt(app, caller, id, expected));
+    let deletion = transaction::repeated(|| attempt(app, caller, id, expected));
     let token = app.metrics.queries.time("delete_listing", deletion).await?;
     app.wake.ring();
 

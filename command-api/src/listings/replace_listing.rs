@@ -19,6 +19,7 @@ use crate::journal;
 use crate::outcome::Done;
 use crate::precondition;
 use crate::refusal::{Refused, Repeatable};
+use crate::transaction;
 
 /// How long a client waits for a change of a listing.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ pub(super) async fn replace_with(
     touches_variants: bool,
     content: impl Fn(&Listing) -> Result<Content, Vec<Fault>> + Send + Sync,
 ) -> Result<Done<Listing>, ReplaceRefused> {
-    let (done, changed) = database::repeated(|| attempt(app, caller, id, expected, touches_variants, &content)).await?;
+    let (done, changed) = transaction::repeated(|| attempt(app, caller, id, expected, touches_variants, &content)).await?;
     if changed {
         app.wake.ring();
         app.metrics.updated.inc();

@@ -6,9 +6,10 @@ use events::stock::StockChange;
 use events::{ImageId, VariantId};
 use service::problem::Fault;
 
-use super::content::{Content, ImageLink, VariantSpec};
+use super::content::Content;
 use super::create_listing::{empty_stock, open_variant, show};
 use super::held::Held;
+use super::rules::{ImageLink, VariantSpec};
 use crate::journal::Facts;
 
 /// Ids for what is new, so that the rule itself makes none.

@@ -11,7 +11,6 @@ use reqwest::Url;
 use service::problem::Fault;
 use uuid::Uuid;
 
-use super::content::{ImageLink, VariantSpec};
 use super::draft::{AttributeDraft, ImageDraft, LocationDraft, PriceDraft, VariantDraft};
 
 // Limits of the contract, in characters and items.
@@ -300,6 +299,20 @@ impl Faults {
             self.add(pointer, format!("must have at most {most} items"));
         }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageLink {
+    pub url: String,
+    pub alt: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VariantSpec {
+    pub id: Option<VariantId>,
+    pub sku: Option<String>,
+    pub label: Option<String>,
+    pub price: Option<Money>,
 }
 
 /// Whether a listing could have this external id.

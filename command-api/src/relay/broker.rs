@@ -72,7 +72,7 @@ impl Broker {
         }
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER_WITHIN);
-        let stream = context.get_stream(EVENTS_STREAM).await.map_err(not_found)?;
+        let stream = context.get_stream(EVENTS_STREAM).await.map_err(|error| not_found(&error))?;
         let info = stream.cached_info();
         if !info.config.allow_atomic_publish {
             return Err(Broken::Waiting(format!(
@@ -87,7 +87,7 @@ impl Broker {
         }
         let found = extent(info);
         context.set_timeout(LOOKS_WITHIN);
-        let crowded = context.get_stream_no_info(EVENTS_STREAM).await.map_err(not_found)?;
+        let crowded = context.get_stream_no_info(EVENTS_STREAM).await.map_err(|error| not_found(&error))?;
         Ok(Self { client, stream, crowded, found, lost })
     }
 
@@ -135,7 +135,7 @@ impl Broker {
     /// [`Self::last`] of each of these aggregates.
     pub async fn last_of(&self, keys: impl IntoIterator<Item = AggregateKey>) -> Result<Vec<(AggregateKey, Last)>, Broken> {
         let look = async |key: AggregateKey| {
-            let read = self.crowded.raw_message_builder().last_by_subject(&key.subject()).send().await;
+            let read = self.crowded.raw_message_builder().last_by_subject(key.subject()).send().await;
             Ok((key, read_message(read)?.map_or(Last::Nothing, |(last, _)| last)))
         };
         one_after_the_other(stream::iter(keys).map(look).buffer_unordered(LOOKS_AT_ONCE)).await
@@ -161,7 +161,7 @@ async fn one_after_the_other<T>(looks: impl Stream<Item = Result<T, Broken>>) ->
     Ok(seen)
 }
 
-fn not_found(error: GetStreamError) -> Broken {
+fn not_found(error: &GetStreamError) -> Broken {
     match error.kind() {
         GetStreamErrorKind::JetStream(answer) => Broken::Waiting(format!("stream {EVENTS_STREAM}: {answer}")),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName | GetStreamErrorKind::Request => {

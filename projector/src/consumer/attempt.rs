@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use tracing::{Span, info_span};
 
-use super::delivery::{Chain, Delivery};
+use crate::delivery::{Chain, Delivery};
 use crate::projection::{Failure, Outcome, Projection, Systemic};
 
 /// Longer than the bound of any single request to a store; shorter than `ack_wait`, and than a stop may take. A store that hangs
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        consumer::delivery::coalesce,
+        delivery::coalesce,
         projection::{Limits, Stored},
     };
 

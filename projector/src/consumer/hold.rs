@@ -7,8 +7,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Attempt, Consumer, Next, Session, attempt, delivery::coalesce};
+use super::{Attempt, Consumer, Next, Session, attempt};
 use crate::{
+    delivery::coalesce,
     feed::Phase,
     projection::{Failure, Projection},
 };

@@ -9,7 +9,7 @@ use async_nats::{
 };
 use tokio::time::{Duration, timeout};
 
-use super::delivery::Delivery;
+use crate::delivery::Delivery;
 
 /// While the connection is lost the client keeps what it is to send to itself, and at some point takes no more.
 pub const TAKEN_WITHIN: Duration = Duration::from_secs(3);

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::{Attempt, Chain, Consumer, Delivery, Next, Session};
+use super::{Attempt, Consumer, Next, Session};
 use crate::{
     dead_letters::Reason,
+    delivery::{Chain, Delivery},
     generations,
     metrics::Answered,
     projection::{Failure, Outcome, Projection, Stored},

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use events::{Aggregate, Event, Fact, ListingId, VariantId};
 use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use service::redis::Redis;
-use views::listing_page::{self, GATE, Mode, Write};
+use views::listing_page::{self, GATE, Write};
 
 use crate::connections::REDIS_ANSWERS_WITHIN;
 use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
@@ -29,7 +29,7 @@ impl ListingPage {
         let mut pipeline = redis::pipe();
         for write in writes {
             pipeline.cmd("EVALSHA").arg(self.gate.get_hash()).arg(1).arg(&write.key);
-            for argument in write.arguments(Mode::Newer) {
+            for argument in write.arguments() {
                 pipeline.arg(argument);
             }
         }

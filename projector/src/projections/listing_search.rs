@@ -11,7 +11,7 @@ use opensearch::{
     },
 };
 use serde::Deserialize;
-use views::listing_search::{self, Gate};
+use views::listing_search;
 
 use crate::connections::SEARCH_ANSWERS_WITHIN;
 use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
@@ -78,15 +78,9 @@ impl Projection for ListingSearch {
     fn render(&self, event: &Event) -> anyhow::Result<Vec<u8>> {
         let mut item = Vec::new();
         match &event.fact {
-            Fact::Listing { state: Some(listing), .. } => listing_search::put(&mut item, &self.index, Gate::Newer, listing)?,
+            Fact::Listing { state: Some(listing), .. } => listing_search::put(&mut item, &self.index, listing)?,
             Fact::Listing { state: None, .. } => {
-                listing_search::put_tombstone(
-                    &mut item,
-                    &self.index,
-                    Gate::Newer,
-                    ListingId(event.meta.key.id),
-                    event.meta.version,
-                )?;
+                listing_search::put_tombstone(&mut item, &self.index, ListingId(event.meta.key.id), event.meta.version)?;
             }
             Fact::Stock { .. } => anyhow::bail!("stock is not searched"),
         }

@@ -21,7 +21,7 @@ use tracing::{Span, field, info, info_span};
 use super::RequestId;
 use super::deadline::{self, Deadline, Deadlines, Spent};
 use super::metrics::{HttpMetrics, Route};
-use crate::ops::Lifecycle;
+use crate::lifecycle::Lifecycle;
 use crate::problem::Problem;
 use crate::telemetry::{self, Trail};
 

@@ -8,16 +8,8 @@ use uuid::Uuid;
 
 use super::document;
 
-/// Which held versions a write replaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Gate {
-    /// Older ones: every event, every rebuild.
-    #[serde(rename = "external")]
-    Newer,
-    /// Older ones and its own: repair, with what was just read again from the source.
-    #[serde(rename = "external_gte")]
-    NewerOrSame,
-}
+/// Only a newer version replaces what is held.
+const NEWER: &str = "external";
 
 #[derive(Serialize)]
 struct Action<'a> {
@@ -29,23 +21,23 @@ struct Target<'a> {
     _index: &'a str,
     _id: Uuid,
     version: u64,
-    version_type: Gate,
+    version_type: &'static str,
 }
 
 /// Appends the writing of a listing to a `_bulk` body.
-pub fn put(bulk: &mut Vec<u8>, index: &str, gate: Gate, listing: &Listing) -> Result<(), serde_json::Error> {
-    put_action(bulk, index, gate, listing.id, listing.version)?;
+pub fn put(bulk: &mut Vec<u8>, index: &str, listing: &Listing) -> Result<(), serde_json::Error> {
+    put_action(bulk, index, listing.id, listing.version)?;
     put_line(bulk, &document::document(listing)?)
 }
 
 /// Appends the burying of a listing to a `_bulk` body.
-pub fn put_tombstone(bulk: &mut Vec<u8>, index: &str, gate: Gate, id: ListingId, version: u64) -> Result<(), serde_json::Error> {
-    put_action(bulk, index, gate, id, version)?;
+pub fn put_tombstone(bulk: &mut Vec<u8>, index: &str, id: ListingId, version: u64) -> Result<(), serde_json::Error> {
+    put_action(bulk, index, id, version)?;
     put_line(bulk, &document::tombstone(id, version)?)
 }
 
-fn put_action(bulk: &mut Vec<u8>, index: &str, gate: Gate, id: ListingId, version: u64) -> Result<(), serde_json::Error> {
-    serde_json::to_writer(&mut *bulk, &Action { index: Target { _index: index, _id: id.0, version, version_type: gate } })?;
+fn put_action(bulk: &mut Vec<u8>, index: &str, id: ListingId, version: u64) -> Result<(), serde_json::Error> {
+    serde_json::to_writer(&mut *bulk, &Action { index: Target { _index: index, _id: id.0, version, version_type: NEWER } })?;
     bulk.push(b'\n');
     Ok(())
 }
@@ -61,7 +53,7 @@ mod tests {
     #[test]
     fn an_item_is_two_lines_and_carries_the_external_version() {
         let mut bulk = Vec::new();
-        put_tombstone(&mut bulk, "listings-1", Gate::Newer, ListingId(Uuid::nil()), 7).unwrap();
+        put_tombstone(&mut bulk, "listings-1", ListingId(Uuid::nil()), 7).unwrap();
         assert_eq!(
             String::from_utf8(bulk).unwrap(),
             concat!(

@@ -30,6 +30,17 @@ struct Opened {
     pit_id: String,
 }
 
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "_shards")]
+    shards: Shards,
+}
+
+#[derive(Deserialize)]
+struct Shards {
+    total: u32,
+}
+
 /// Opens one; `None` when OpenSearch has too many, which is no failure.
 pub async fn open(app: &App) -> Result<Option<String>, Unanswered> {
     let path = format!("{}/_search/point_in_time?keep_alive={KEEP_ALIVE}&allow_partial_pit_creation=false", app.search.alias);
@@ -50,7 +61,12 @@ pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Bytes>, 
         let response = request.send().await?;
         if response.status_code().is_success() { response.bytes().await.map(Some) } else { Ok(None) }
     };
-    app.search.ask(question).await
+    // Some invented ids are no error, but one of no shards, in which nothing is found.
+    Ok(app
+        .search
+        .ask(question)
+        .await?
+        .filter(|answer| serde_json::from_slice::<Asked>(answer).is_ok_and(|asked| asked.shards.total > 0)))
 }
 
 /// Closes one behind its last page, or when another takes its place. It would close by itself; not closing it only takes room from others for a while.

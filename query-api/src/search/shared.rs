@@ -1,4 +1,4 @@
-//! Answers of searches, for a second: many who ask the same ask the index once.
+//! Answers of searches, for a moment: many who ask the same ask the index once.
 //!
 //! Not for those who have seen a write: their search starts after it (PROTOCOL Q1).
 
@@ -12,8 +12,9 @@ use crate::consistency::Freshness;
 use crate::page_cache::Lookups;
 use crate::recent::Recent;
 
-/// No longer than the index takes to show a new document.
-const ANSWERS_LIVE: Duration = Duration::from_secs(1);
+/// This much later than the index shows a new document its searchers may see it. However many they are, the index is asked the same
+/// five times a second.
+const ANSWERS_LIVE: Duration = Duration::from_millis(200);
 /// All answers and their questions together, and one of them, in bytes.
 const ANSWERS_WEIGH: u64 = 64 * 1024 * 1024;
 const ANSWER_WEIGHS: u64 = 16 * 1024;

@@ -124,13 +124,14 @@ impl DeadLetters {
             (header::PROJECTION, self.projection.to_owned()),
             (header::GENERATION, self.generation.to_string()),
             (header::CLASS, reason.class.as_str().to_owned()),
-            (header::ERROR, one_line(&reason.error)),
+            (header::ERROR, reason.error.clone()),
             (header::ATTEMPTS, reason.attempts.to_string()),
             (header::FIRST_FAILED_AT, first_failed_at),
             (header::STREAM_SEQUENCE, delivery.sequence.to_string()),
         ];
         for (name, value) in ours {
-            headers.insert(name, value.as_str());
+            // Of any of them: the id of what cannot be read is whatever its sender wrote.
+            headers.insert(name, one_line(&value).as_str());
         }
         headers
     }

@@ -69,7 +69,8 @@ pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Bytes>, 
         .filter(|answer| serde_json::from_slice::<Asked>(answer).is_ok_and(|asked| asked.shards.total > 0)))
 }
 
-/// Closes one behind its last page, or when another takes its place. It would close by itself; not closing it only takes room from others for a while.
+/// Closes one behind its last page, or when another takes its place. It would close by itself; not closing it only takes room
+/// from others for a while.
 pub async fn close(app: &App, id: &str) {
     let question = async { app.search.client.delete_pit().body(json!({"pit_id": [id]})).send().await };
     if let Err(error) = app.search.ask(question).await {

@@ -208,6 +208,10 @@ async fn only_eddsa_by_a_known_key_is_believed() {
     let header = Header { kid: Some(kid(1)), ..Header::new(Algorithm::EdDSA) };
     let forged = jsonwebtoken::encode(&header, &good_claims(), &key).unwrap();
     assert_eq!(refused(&verifier, &forged).await, "its signature is not right");
+    let ours = EncodingKey::from_ed_pem(pem(1).as_bytes()).unwrap();
+    let header = Header { kid: Some(kid(1)), crit: Some(vec!["exp".to_owned()]), ..Header::new(Algorithm::EdDSA) };
+    let critical = jsonwebtoken::encode(&header, &good_claims(), &ours).unwrap();
+    assert_eq!(refused(&verifier, &critical).await, "it has critical headers (crit)");
     let header = Header { kid: None, ..Header::new(Algorithm::EdDSA) };
     refused(&verifier, &jsonwebtoken::encode(&header, &good_claims(), &key).unwrap()).await;
 

@@ -177,6 +177,10 @@ async fn a_panic_is_a_problem_that_tells_nothing() {
 #[tokio::test]
 async fn a_deadline_that_passes_is_a_problem_and_counted() {
     let bench = Bench::new();
+    let fresh = bench.metrics();
+    for series in ["timeouts_total", "near_timeouts_total", "timeout_duration_seconds_count"] {
+        assert!(fresh.contains(&format!("listings_{series}{{method=\"GET\",path=\"/slow\"}} 0")), "{fresh}");
+    }
     let (slug, _) = problem(bench.get("/slow").await).await;
     assert_eq!(slug, "timeout");
     let metrics = bench.metrics();

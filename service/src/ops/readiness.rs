@@ -26,16 +26,8 @@ impl Check {
         Self { name, needed: true, failure: Some(why.into()) }
     }
 
-    /// From a result whose error says why.
-    pub fn of<T, E: std::fmt::Display>(name: &'static str, outcome: &Result<T, E>) -> Self {
-        match outcome {
-            Ok(_) => Self::passed(name),
-            Err(error) => Self::failed(name, error.to_string()),
-        }
-    }
-
-    /// From whether a store answers in time. Its errors may show addresses and users; who asks whether we are ready learns only that it is
-    /// away.
+    /// From whether a store answers in time. Its errors may show addresses and users; who asks whether we are ready learns only
+    /// that it is away.
     pub async fn of_store<T, E>(name: &'static str, ping: impl Future<Output = Result<T, E>>) -> Self {
         match timeout(STORE_ANSWERS_WITHIN, ping).await {
             Ok(Ok(_)) => Self::passed(name),

@@ -44,7 +44,7 @@ impl Database {
             .min_connections(KEPT_OPEN.min(connections))
             .acquire_timeout(ACQUIRE_WITHIN);
         let pool = postgres::that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
-        Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, ANSWER_WITHIN, errors), queries })
+        Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, Some(ANSWER_WITHIN), errors), queries })
     }
 
     /// Runs a statement on `self.pool`; `operation` says what it is for.

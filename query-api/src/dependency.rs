@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use service::metrics::Errors;
 use service::problem::{Kind, Refusal};
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::breaker::Breaker;
@@ -13,7 +14,8 @@ use crate::breaker::Breaker;
 pub struct Dependency {
     name: &'static str,
     breaker: Breaker,
-    within: Duration,
+    /// `None` if its client keeps a bound of its own.
+    within: Option<Duration>,
     errors: Errors,
 }
 
@@ -31,7 +33,7 @@ pub enum Verdict {
 
 impl Dependency {
     #[must_use]
-    pub fn new(name: &'static str, breaker: Breaker, within: Duration, errors: Errors) -> Self {
+    pub fn new(name: &'static str, breaker: Breaker, within: Option<Duration>, errors: Errors) -> Self {
         Self { name, breaker, within, errors }
     }
 
@@ -45,7 +47,11 @@ impl Dependency {
         E: Into<anyhow::Error>,
     {
         let permit = self.breaker.permit().ok_or(Unanswered::Away(self.name))?;
-        let failed = match tokio::time::timeout(self.within, question).await {
+        let outcome = match self.within {
+            Some(within) => timeout(within, question).await.map_err(|_| within),
+            None => Ok(question.await),
+        };
+        let failed = match outcome {
             Ok(Ok(answer)) => {
                 permit.answered();
                 return Ok(answer);
@@ -65,9 +71,9 @@ impl Dependency {
                     Unanswered::Failed { name: self.name, source: error.into() }
                 }
             },
-            Err(_) => {
+            Err(within) => {
                 self.errors.count(self.name, "timeout");
-                Unanswered::Late { name: self.name, within: self.within }
+                Unanswered::Late { name: self.name, within }
             }
         };
         permit.failed();

@@ -39,7 +39,7 @@ impl SearchIndex {
             transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
         }
         let client = OpenSearch::new(transport.build()?);
-        let dependency = Dependency::new(OPENSEARCH, breaker, ANSWER_WITHIN, errors);
+        let dependency = Dependency::new(OPENSEARCH, breaker, Some(ANSWER_WITHIN), errors);
         Ok(Self { client, alias: alias.to_owned(), dependency })
     }
 

@@ -18,9 +18,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// A handshake with a server nearby.
 const CONNECT_WITHIN: Duration = Duration::from_millis(250);
 
-/// For the steps in between.
-const SLACK: Duration = Duration::from_millis(50);
-
 /// The name of Redis among the dependencies.
 pub const REDIS: &str = "redis";
 
@@ -39,12 +36,10 @@ impl std::fmt::Debug for RedisPages {
 impl RedisPages {
     /// Connects when it is first asked.
     pub fn new(url: &str, breaker: Breaker, errors: Errors) -> anyhow::Result<Self> {
-        // Each has its own bound, so that a connection is given up by whoever waited in vain on it; this one is about both.
-        let within = CONNECT_WITHIN + ANSWER_WITHIN + SLACK;
         Ok(Self {
             redis: Redis::new(url, CONNECT_WITHIN, ANSWER_WITHIN)?,
             gate: Script::new(GATE),
-            dependency: Dependency::new(REDIS, breaker, within, errors),
+            dependency: Dependency::new(REDIS, breaker, None, errors),
         })
     }
 

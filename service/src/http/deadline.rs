@@ -60,12 +60,17 @@ impl Deadlines {
     /// How long a route may take, if that was said.
     #[must_use]
     pub fn own(&self, method: &Method, path: &str) -> Option<Duration> {
-        let method = if *method == Method::HEAD { &Method::GET } else { method };
-        self.routes.iter().find(|(of, route, _)| of == method && route == path).map(|(_, _, within)| *within)
+        self.find(method, path).map(|index| self.routes[index].2)
     }
 
-    pub(super) fn of(&self, method: &Method, path: &str) -> Duration {
-        self.own(method, path).unwrap_or(LAST_RESORT)
+    /// Where it stands among the [`Deadlines::routes`].
+    pub(super) fn find(&self, method: &Method, path: &str) -> Option<usize> {
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        self.routes.iter().position(|(of, route, _)| of == method && route == path)
+    }
+
+    pub(super) fn at(&self, index: Option<usize>) -> Duration {
+        index.map_or(LAST_RESORT, |index| self.routes[index].2)
     }
 }
 

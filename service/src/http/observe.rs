@@ -20,7 +20,7 @@ use tracing::{Span, field, info, info_span};
 
 use super::RequestId;
 use super::deadline::{self, Deadline, Deadlines, Spent};
-use super::metrics::{HttpMetrics, Route};
+use super::metrics::{HttpMetrics, Route, Usual};
 use crate::lifecycle::Lifecycle;
 use crate::problem::Problem;
 use crate::telemetry::{self, Trail};
@@ -38,13 +38,15 @@ pub(super) struct Observe(Arc<Observer>);
 struct Observer {
     metrics: Arc<HttpMetrics>,
     deadlines: Deadlines,
+    /// Of the routes that have a deadline, in their order.
+    usual: Vec<Usual>,
     lifecycle: Lifecycle,
 }
 
 impl Observe {
     pub fn new(metrics: HttpMetrics, deadlines: Deadlines, lifecycle: Lifecycle) -> Self {
-        metrics.expect(&deadlines);
-        Self(Arc::new(Observer { metrics: Arc::new(metrics), deadlines, lifecycle }))
+        let usual = deadlines.routes().map(|(method, path)| metrics.expect(method, path)).collect();
+        Self(Arc::new(Observer { metrics: Arc::new(metrics), deadlines, usual, lifecycle }))
     }
 }
 
@@ -80,7 +82,8 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let asked = Asked::of(&mut request);
         let seen = self.observer.metrics.begin(&asked.method, asked.route.clone());
-        let within = self.observer.deadlines.of(&asked.method, asked.route.as_str());
+        let known = self.observer.deadlines.find(&asked.method, asked.route.as_str());
+        let within = self.observer.deadlines.at(known);
         let deadline = Deadline { at: asked.came + within };
         request.extensions_mut().insert(deadline);
         if !asked.method.is_safe() {
@@ -101,7 +104,8 @@ where
             let mut response = finish(response, &asked.uri).await;
             let took = asked.came.elapsed();
             asked.log(response.status(), took);
-            seen.answered(&response, took, if passed { Spent::All } else { Spent::of(took, within) });
+            let spent = if passed { Spent::All } else { Spent::of(took, within) };
+            seen.answered(&response, took, spent, known.map(|index| &observer.usual[index]));
             response.headers_mut().insert(RequestId::NAME, asked.id.header());
             if observer.lifecycle.is_draining() {
                 // A caller who keeps the connection could send the next request at the very moment at which it is closed.

@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::load::{self, Connection, quantile};
 use crate::stock_up;
@@ -47,10 +48,12 @@ pub async fn measure() -> anyhow::Result<Line> {
 
     let mut query_api = Connection::open(market.query_api()?.address()?).await?;
     let mut opensearch = Connection::open(market.opensearch.address().parse()?).await?;
+    // For comparison: what any program in between adds on this machine, if it passes on requests, or nothing but bytes.
     let mut proxy = Connection::open(recorder.address).await?;
+    let mut wire = Connection::open(wire_to(market.opensearch.address().parse()?).await?).await?;
     let (mut added, mut medians) = (Vec::new(), (Vec::new(), Vec::new()));
     for round in 0..=ROUNDS {
-        let (mut ours, mut raw, mut forwarded) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ours, mut raw, mut forwarded, mut wired) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (n, (through, direct)) in questions.iter().enumerate() {
             // Who asks second finds what the first one warmed.
             if n % 2 == 0 {
@@ -60,14 +63,14 @@ pub async fn measure() -> anyhow::Result<Line> {
                 raw.push(timed(&mut opensearch, direct).await?);
                 ours.push(timed(&mut query_api, through).await?);
             }
-            // For comparison: what any program in between adds on this machine, if it does nothing but pass on.
             forwarded.push(timed(&mut proxy, direct).await?);
+            wired.push(timed(&mut wire, direct).await?);
         }
-        ours.sort_unstable();
-        raw.sort_unstable();
-        forwarded.sort_unstable();
-        let (ours, raw, forwarded) = (quantile(&ours, 0.5), quantile(&raw, 0.5), quantile(&forwarded, 0.5));
-        eprintln!("search, round {round}: {ours:?} through query-api, {raw:?} directly, {forwarded:?} through a bare proxy");
+        let [ours, raw, forwarded, wired] = [ours, raw, forwarded, wired].map(median);
+        eprintln!(
+            "search, round {round}: {ours:?} through query-api, {raw:?} directly, {forwarded:?} through a bare proxy, \
+             {wired:?} through a wire that passes on bytes"
+        );
         // The first round warms both.
         if round > 0 {
             added.push(ours.saturating_sub(raw));
@@ -76,16 +79,12 @@ pub async fn measure() -> anyhow::Result<Line> {
         }
     }
     market.discard().await?;
-    let middle = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        quantile(&times, 0.5)
-    };
     let milliseconds = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
     Ok(Line {
         what: "search: p50 added to raw _search",
-        ours: milliseconds(middle(medians.0)),
-        baseline: milliseconds(middle(medians.1)),
-        result: middle(added).as_secs_f64() * 1e3,
+        ours: milliseconds(median(medians.0)),
+        baseline: milliseconds(median(medians.1)),
+        result: median(added).as_secs_f64() * 1e3,
         range: None,
         goal: Goal::AtMostMs(0.3),
     })
@@ -96,6 +95,25 @@ fn words(n: u64) -> String {
     let kinds = ["lamp", "chair", "bicycle", "kettle", "camera", "guitar", "tent", "jacket", "router", "drill"];
     let (kind, more) = (n % 10, ["", "+order", "+complete"][(n / 40 % 3) as usize]);
     format!("{}+brand+{}{more}&limit={}", kinds[kind as usize], kind + 10 * (n / 10 % 4), 11 + n / 120)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    quantile(&times, 0.5)
+}
+
+/// A port whose bytes go to this address and back.
+async fn wire_to(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?;
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await?;
+        let mut far = TcpStream::connect(address).await?;
+        near.set_nodelay(true)?;
+        far.set_nodelay(true)?;
+        tokio::io::copy_bidirectional(&mut near, &mut far).await
+    });
+    Ok(port)
 }
 
 async fn timed(connection: &mut Connection, request: &[u8]) -> anyhow::Result<Duration> {
@@ -123,7 +141,7 @@ impl Recorder {
             reqwest::Client::new(),
             asked.clone(),
         ));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move { axum::serve(listener, app).await });
         Ok(Self { address, asked })

@@ -167,15 +167,12 @@ impl InFlight {
         self.answered = true;
         let status = response.status();
         let seconds = took.as_secs_f64();
-        match usual.filter(|usual| status == StatusCode::OK && usual.method == self.route.method) {
-            Some(usual) => {
-                usual.ok.inc();
-                usual.durations.observe(seconds);
-            }
-            None => {
-                self.count(status.as_u16());
-                self.metrics.durations.get_or_create(&self.route).observe(seconds);
-            }
+        if let Some(usual) = usual.filter(|usual| status == StatusCode::OK && usual.method == self.route.method) {
+            usual.ok.inc();
+            usual.durations.observe(seconds);
+        } else {
+            self.count(status.as_u16());
+            self.metrics.durations.get_or_create(&self.route).observe(seconds);
         }
         if let Some(errors) = self.metrics.errors.as_ref().filter(|_| status.is_server_error()) {
             let kind = response.extensions().get::<Problem>().map_or(Kind::Internal, |problem| problem.kind);

@@ -79,8 +79,14 @@ impl Database {
 
 async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
     // One round trip. The number is ours, no text of a caller's gets here.
-    let begin = AssertSqlSafe(format!("begin; set local statement_timeout = {}", deadline.saturating_sub(MARGIN).as_millis()));
-    Ok(pool.begin_with(begin).await?)
+    let statement =
+        AssertSqlSafe(format!("begin; set local statement_timeout = {}", deadline.saturating_sub(MARGIN).as_millis()));
+    let pool = pool.clone();
+    // In a task of its own, which goes on when the command is given up. sqlx 0.9.0 counts a transaction only once BEGIN is answered:
+    // a connection on which that was not waited for would go back to the pool in the middle of a transaction that nobody knows
+    // of, and what others write on it, and tell their callers, would never be committed.
+    let transaction = tokio::spawn(async move { pool.begin_with(statement).await });
+    Ok(transaction.await.map_err(|_| sqlx::Error::WorkerCrashed)??)
 }
 
 /// From here on the outcome may be unknown: a connection that breaks while committing tells nothing.
@@ -153,9 +159,10 @@ impl From<sqlx::Error> for Failure {
             ("40001" | "40P01", _) => Self::LostRace(error),
             ("23505", Some(constraint)) if LOST_RACES.contains(&constraint) => Self::LostRace(error),
             ("23505", Some(EXTERNAL_ID)) => Self::ExternalIdTaken,
-            // Connection, read-only, login, resources, shut-down and time-out: about the server, not about the statement.
-            ("25006", _) => Self::Away(error),
-            (code, _) if ["08", "28", "53", "57"].iter().any(|class| code.starts_with(class)) => Self::Away(error),
+            // Connection, read-only, idle for too long, login, resources, shut-down, time-out and disk: about the server, not about
+            // the statement.
+            ("25006" | "25P03", _) => Self::Away(error),
+            (code, _) if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Away(error),
             _ => Self::Broken(error),
         }
     }

@@ -1,6 +1,6 @@
 //! Commands end in time while Postgres says nothing or takes nothing, and succeed again once it does.
 
-use acceptance::{Dependency, Marketplace, Name, a_listing, until};
+use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
 use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::json;
@@ -25,6 +25,29 @@ async fn a_postgres_that_vanishes_without_a_word_is_found_where_it_comes_back() 
     ada.changes(listing, json!({ "title": "Changed" })).await?;
     market.settle().await?;
     assert_eq!(market.shows(listing).await?.title, "Changed");
+    market.stop().await
+}
+
+#[tokio::test]
+async fn who_hangs_up_while_a_transaction_begins_takes_nobody_elses_command_along() -> anyhow::Result<()> {
+    // Both commands get the same connection.
+    let market = Marketplace::builder().linked().setting(Name::CommandApi, "DATABASE_MAX_CONNECTIONS", "1").start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing().with_stock(1)).await?;
+
+    let begins = market.link(Name::CommandApi, 0, Dependency::Postgres)?.hold(Moment::answer("BEGIN"));
+    tokio::select! {
+        answer = ada.moves(listing.variant, "in", 1) => anyhow::bail!("answered although nothing came from Postgres: {answer:?}"),
+        reached = begins.reached() => reached?,
+    }
+    let gone = async || market.command_api()?.metric("listings_http_requests_total", &[("status", "499")]).await;
+    until_eq("the program to see that nobody waits", Some(1.0), gone).await?;
+    begins.release();
+
+    let other = ada.publishes(a_listing().titled("Said to be there")).await?;
+    let there = sqlx::query_scalar("select exists (select from command.listings where id = $1)").bind(other.id.0);
+    assert!(there.fetch_one(&market.postgres.pool).await?, "201, but not committed");
+    market.settle().await?;
     market.stop().await
 }
 

@@ -22,6 +22,7 @@ use crate::refusal::Refused;
 
 /// Keys are kept for 24 hours; the statements below say so too.
 const SWEEP_EVERY: Duration = Duration::from_mins(15);
+const SWEPT_AT_ONCE: i64 = 10_000;
 
 /// A request that asks to be done once.
 #[derive(Debug, Clone)]
@@ -68,10 +69,8 @@ pub async fn first_answer<T: FromFact>(connection: &mut PgConnection, keyed: Opt
     let locked = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "locked!""#, keyed.lock())
         .fetch_one(&mut *connection)
         .await?;
-    if !locked {
-        return Err(Refused::KeyInProgress);
-    }
-    // A statement of its own: only a snapshot taken after the lock surely shows what its former holder committed.
+    // A statement of its own: only a snapshot taken after the lock surely shows what its former holder committed. Without the lock
+    // too: a first answer is final, and whoever holds the lock may only be repeating it.
     let kept = sqlx::query!(
         r#"
         with expired as (
@@ -90,7 +89,7 @@ pub async fn first_answer<T: FromFact>(connection: &mut PgConnection, keyed: Opt
     )
     .fetch_optional(connection)
     .await?;
-    let Some(kept) = kept else { return Ok(None) };
+    let Some(kept) = kept else { return if locked { Ok(None) } else { Err(Refused::KeyInProgress) } };
     if kept.body_digest != keyed.digest {
         return Err(Refused::KeyMismatch);
     }
@@ -161,13 +160,26 @@ pub async fn forget_expired(database: PgPool, stop: CancellationToken) -> anyhow
             () = stop.cancelled() => return Ok(()),
             _ = turns.tick() => {}
         }
-        let deleted =
-            sqlx::query!("delete from command.idempotency_keys where created_at < clock_timestamp() - interval '24 hours'")
-                .execute(&database)
-                .await;
-        match deleted {
-            Ok(deleted) => debug!(keys = deleted.rows_affected(), "Deleted {} expired idempotency keys", deleted.rows_affected()),
+        match delete_expired(&database).await {
+            Ok(keys) => debug!(keys, "Deleted {keys} expired idempotency keys"),
             Err(error) => warn!(error = %error, "Will delete expired idempotency keys later: {error}"),
+        }
+    }
+}
+
+/// In parts: after a long stop there may be more than one statement can delete in its time.
+async fn delete_expired(database: &PgPool) -> sqlx::Result<u64> {
+    let mut keys = 0;
+    loop {
+        let deleted = sqlx::query!(
+            "delete from command.idempotency_keys where ctid = any(array(
+               select ctid from command.idempotency_keys where created_at < clock_timestamp() - interval '24 hours' limit $1))",
+            SWEPT_AT_ONCE
+        );
+        let deleted = deleted.execute(database).await?.rows_affected();
+        keys += deleted;
+        if deleted < SWEPT_AT_ONCE.cast_unsigned() {
+            return Ok(keys);
         }
     }
 }

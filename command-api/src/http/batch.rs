@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::seller::Seller;
 use crate::app::App;
-use crate::listings::create_batch::{self, Line, LineDone};
+use crate::listings::create_batch::{self, FAULTS_OF_A_LINE, Line, LineDone};
 use crate::listings::draft::ListingDraft;
 
 const NDJSON: &str = "application/x-ndjson";
@@ -51,7 +51,8 @@ impl Answered {
         Self { index, status: status.as_u16(), id: Some(done.id), version: Some(done.version), problem: None }
     }
 
-    fn refused(index: usize, problem: Problem) -> Self {
+    fn refused(index: usize, mut problem: Problem) -> Self {
+        problem.errors.truncate(FAULTS_OF_A_LINE);
         Self { index, status: problem.http_status().as_u16(), id: None, version: None, problem: Some(problem) }
     }
 }

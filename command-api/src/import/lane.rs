@@ -155,12 +155,14 @@ impl Lane {
         answers.map_err(Failed::ForGood)
     }
 
-    /// Returns the lines that the batch had no time for. The first line is never one of them.
+    /// Returns the lines to be sent again: those that the batch had no time for, and those of which nobody knows whether they were done,
+    /// if that can be found out by doing them again. The first line is never one of them.
     async fn note(&self, lines: Vec<Line>, answers: Vec<Answered>) -> anyhow::Result<Vec<Line>> {
         let mut left = Vec::new();
         for (line, answer) in lines.into_iter().zip(answers) {
             match answer.status {
                 503 if answer.index > 0 => left.push(line),
+                504 if answer.index > 0 && line.can_be_sent_again() => left.push(line),
                 201 => {
                     self.progress.create();
                     if !line.can_be_sent_again() {

@@ -33,6 +33,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// One transaction writes no more than this; more than one line can have.
 const EVENTS_AT_ONCE: u32 = 10_000;
 
+/// A batch may be nothing but faults: of each line no more are told.
+pub const FAULTS_OF_A_LINE: usize = 100;
+
 /// A line that is a draft, whatever may be wrong with it.
 #[derive(Debug, Clone)]
 pub struct Line {
@@ -198,7 +201,7 @@ impl Shelf {
     }
 
     fn take(&mut self, caller: &Caller, lines: &[Line], now: DateTime<Utc>) -> Outcomes {
-        lines.iter().map(|line| self.take_line(caller, line, now)).collect()
+        lines.iter().map(|line| self.take_line(caller, line, now).map_err(shortened)).collect()
     }
 
     fn take_line(&mut self, caller: &Caller, line: &Line, now: DateTime<Utc>) -> Result<LineDone, CreateRefused> {
@@ -213,6 +216,14 @@ impl Shelf {
         self.put(held);
         Ok(done)
     }
+}
+
+fn shortened(mut refused: CreateRefused) -> CreateRefused {
+    if let CreateRefused::Invalid(faults) = &mut refused {
+        faults.truncate(FAULTS_OF_A_LINE);
+        faults.shrink_to_fit();
+    }
+    refused
 }
 
 fn create(caller: &Caller, line: Line, now: DateTime<Utc>) -> Result<(Held, Facts, bool), CreateRefused> {

@@ -1,8 +1,14 @@
 //! A listing as clients send it. Everything may be missing or wrong; [`super::content`] judges it.
 
-use serde::Deserialize;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use service::problem::Fault;
 use utoipa::ToSchema;
+
+use super::rules::{ATTRIBUTES, IMAGES, TAGS, VARIANTS};
 
 /// A listing, new or in place of an old one. Texts may have no control characters but newline and tab.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
@@ -28,17 +34,21 @@ pub struct ListingDraft {
     /// A BCP 47 tag.
     #[schema(max_length = 35, example = "sr-Latn")]
     pub language: Option<String>,
+    #[serde(default, deserialize_with = "list::<ATTRIBUTES, _, _>")]
     #[schema(max_items = 200)]
     pub attributes: Option<Vec<AttributeDraft>>,
     /// Each of 1 to 50 characters.
+    #[serde(default, deserialize_with = "list::<TAGS, _, _>")]
     #[schema(max_items = 30)]
     pub tags: Option<Vec<String>>,
     pub location: Option<LocationDraft>,
     /// Their order is their position; the first is the primary one.
+    #[serde(default, deserialize_with = "list::<IMAGES, _, _>")]
     #[schema(max_items = 20)]
     pub images: Option<Vec<ImageDraft>>,
     /// A create without any gets one. When replacing: absent keeps them as they are; a given one matches by `id`, else by
     /// `sku`, and one that is not given is removed.
+    #[serde(default, deserialize_with = "list::<VARIANTS, _, _>")]
     #[schema(min_items = 1, max_items = 200)]
     pub variants: Option<Vec<VariantDraft>>,
     /// The seller's own name for it, unique among the seller's listings.
@@ -125,6 +135,45 @@ pub struct VariantDraft {
     pub price: Option<PriceDraft>,
 }
 
+/// A list, read no further than it may be long, and one more, which tells that it is too long. A body can be nothing but empty items, and
+/// each takes many times the room that it has in the body.
+fn list<'de, const MOST: usize, T, D>(list: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::<List<T, MOST>>::deserialize(list)?.map(|List(items)| items))
+}
+
+struct List<T, const MOST: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
+        list.deserialize_seq(Items::<T, MOST>(PhantomData)).map(Self)
+    }
+}
+
+struct Items<T, const MOST: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+            if items.len() > MOST {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+            }
+        }
+        Ok(items)
+    }
+}
+
 /// What the server sets by itself. It is in every listing that was read, so sending it back in a `PUT` is no mistake.
 const OF_LISTINGS: [&str; 6] = ["id", "version", "available", "created_at", "updated_at", "published_at"];
 const OF_VARIANTS: [&str; 1] = ["available"];
@@ -167,6 +216,16 @@ mod tests {
     fn a_listing_that_was_read_may_be_put_back() {
         let read = ["/id", "/version", "/available", "/created_at", "/variants/3/available", "/images/0/id", "/images/0/primary"];
         assert_eq!(passing_over_server_owned(unknown(&read)), []);
+    }
+
+    #[test]
+    fn a_list_is_read_as_far_as_it_may_be_long() {
+        let sent = serde_json::json!({ "title": "Lamp", "tags": vec!["t"; 10 * TAGS], "attributes": [], "images": null });
+        let draft: ListingDraft = serde_json::from_value(sent).unwrap();
+        assert_eq!((draft.tags.map(|tags| tags.len()), draft.attributes, draft.images), (Some(TAGS + 1), Some(Vec::new()), None));
+        assert_eq!(draft.title.as_deref(), Some("Lamp"));
+        let refused = serde_json::from_str::<ListingDraft>(r#"{"tags":"t"}"#).unwrap_err().to_string();
+        assert!(refused.contains("expected a sequence"), "{refused}");
     }
 
     #[test]

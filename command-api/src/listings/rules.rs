@@ -8,7 +8,7 @@ use events::listing::{self, Attribute, Location, Point, Status};
 use events::stock::PIECES_LIMIT;
 use events::{Currency, Money, VariantId};
 use reqwest::Url;
-use service::problem::Fault;
+use service::problem::{FAULTS_LIMIT, Fault};
 use uuid::Uuid;
 
 use super::draft::{AttributeDraft, ImageDraft, LocationDraft, PriceDraft, VariantDraft};
@@ -16,11 +16,11 @@ use super::draft::{AttributeDraft, ImageDraft, LocationDraft, PriceDraft, Varian
 // Limits of the contract, in characters and items.
 const TITLE: usize = 300;
 const DESCRIPTION: usize = 20_000;
-const ATTRIBUTES: usize = 200;
+pub const ATTRIBUTES: usize = 200;
 const ATTRIBUTE_NAME: usize = 100;
 const ATTRIBUTE_VALUE: usize = 8_000;
-const TAGS: usize = 30;
-const IMAGES: usize = 20;
+pub const TAGS: usize = 30;
+pub const IMAGES: usize = 20;
 const IMAGE_URL: usize = 2_048;
 pub const VARIANTS: usize = 200;
 
@@ -49,8 +49,11 @@ impl Faults {
         Self(found)
     }
 
+    /// One more than is told shows that there are more.
     pub fn add(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
-        self.0.push(Fault::new(pointer, detail));
+        if self.0.len() <= FAULTS_LIMIT {
+            self.0.push(Fault::new(pointer, detail));
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -221,12 +221,18 @@ impl<P: Projection> Consumer<P> {
             Woken::Pulled(Pulled::Gone(why)) => anyhow::bail!(why),
             Woken::Pulled(Pulled::Over) | Woken::Timer => {}
         }
+        self.ask_for_more_time(session).await?;
+        Ok(None)
+    }
+
+    /// If it is time for that.
+    async fn ask_for_more_time(&mut self, session: &mut Session) -> anyhow::Result<()> {
         if Instant::now() >= session.more_time_at {
             session.open.in_progress().await?;
             session.more_time_at = Instant::now() + session.more_time_every;
             self.retries.forget_up_to(self.feed.floor());
         }
-        Ok(None)
+        Ok(())
     }
 
     fn next_timer(&self, session: &Session) -> Instant {
@@ -246,10 +252,12 @@ impl<P: Projection> Consumer<P> {
         while session.attempts.len() < self.pace.attempts() {
             let mut chains = Vec::new();
             let mut aggregates = HashSet::new();
-            while chains.len() < self.pace.writes() {
+            let mut bytes = 0;
+            while chains.len() < self.pace.writes() && bytes < P::LIMITS.bytes {
                 // A batch has each aggregate once.
                 let is_new = |chain: &Chain| chain.head().aggregate().is_none_or(|key| aggregates.insert(key));
                 let Some(chain) = self.retries.take_due(now, is_new) else { break };
+                bytes += chain.head().size();
                 chains.push(chain);
             }
             self.feed.set_waiting(self.retries.waiting());

@@ -9,6 +9,7 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         self,
+        message::StreamMessage,
         stream::{LastRawMessageErrorKind, RawMessageErrorKind},
     },
 };
@@ -62,26 +63,36 @@ impl DeadLetters {
     /// Returns once the broker has it.
     pub async fn store(&self, delivery: &Delivery, reason: &Reason) -> anyhow::Result<()> {
         let subject = self.subject(delivery, reason.class);
-        let headers = self.headers(delivery, reason);
+        let mut headers = self.headers(delivery, reason);
+        let id = self.id(delivery);
         in_time(async {
-            let publish = self.jetstream.publish_with_headers(subject, headers, delivery.payload().clone());
-            let ack = publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
-            // Being called a duplicate is no proof: the broker remembers ids of what was purged.
-            anyhow::ensure!(
-                !ack.duplicate || self.is_at(ack.sequence, &self.id(delivery)).await?,
-                "the broker takes the dead letter for a duplicate"
-            );
-            Ok(())
+            // Whoever writes events by hand may give two of them one id.
+            for id in [one_line(&id), one_line(&format!("{}/{id}", delivery.sequence))] {
+                headers.insert(MESSAGE_ID, id.as_str());
+                let publish = self.jetstream.publish_with_headers(subject.clone(), headers.clone(), delivery.payload().clone());
+                let ack =
+                    publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
+                if !ack.duplicate {
+                    return Ok(());
+                }
+                // Being called a duplicate is no proof: the broker remembers ids of what was purged.
+                match self.letter_at(ack.sequence).await?.filter(|letter| has_id(letter, &id)) {
+                    Some(letter) if letter.subject.as_str() == subject && letter.payload == *delivery.payload() => return Ok(()),
+                    Some(_) => {}
+                    None => anyhow::bail!("the broker takes the dead letter for a duplicate"),
+                }
+            }
+            anyhow::bail!("other dead letters have the id {id}")
         })
         .await
     }
 
-    /// Whether the stream has the letter at this sequence: where the broker says that the first copy is.
-    async fn is_at(&self, sequence: u64, id: &str) -> anyhow::Result<bool> {
+    /// What is where the broker says that the first copy is.
+    async fn letter_at(&self, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
         let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
         match stream.get_raw_message(sequence).await {
-            Ok(letter) => Ok(letter.headers.get(MESSAGE_ID).is_some_and(|held| held.as_str() == id)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+            Ok(letter) => Ok(Some(letter)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -120,7 +131,6 @@ impl DeadLetters {
         }
         let first_failed_at = reason.first_failed_at.to_rfc3339_opts(SecondsFormat::Micros, true);
         let ours = [
-            (MESSAGE_ID, self.id(delivery)),
             (header::PROJECTION, self.projection.to_owned()),
             (header::GENERATION, self.generation.to_string()),
             (header::CLASS, reason.class.as_str().to_owned()),
@@ -135,6 +145,10 @@ impl DeadLetters {
         }
         headers
     }
+}
+
+fn has_id(letter: &StreamMessage, id: &str) -> bool {
+    letter.headers.get(MESSAGE_ID).is_some_and(|held| held.as_str() == id)
 }
 
 async fn in_time<T>(question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

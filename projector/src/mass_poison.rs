@@ -21,7 +21,9 @@ impl MassPoison {
         self.note(None);
     }
 
+    /// Also one that is met again and again, while everything is held, keeps the others that are remembered.
     pub fn note_poison(&mut self, subject: &str) {
+        self.forget(subject);
         self.note(Some(subject.to_owned()));
     }
 
@@ -59,6 +61,18 @@ mod tests {
         assert!(guard.suspicious().is_some());
         guard.forget("the same again");
         assert_eq!(guard.suspicious(), None);
+    }
+
+    #[test]
+    fn one_that_is_met_again_and_again_does_not_push_out_the_others() {
+        let mut guard = MassPoison::default();
+        for aggregate in 0..SUSPICIOUS {
+            guard.note_poison(&aggregate.to_string());
+        }
+        for _ in 0..2 * WINDOW {
+            guard.note_poison("0");
+        }
+        assert_eq!(guard.suspicious().map(|subjects| subjects.len()), Some(SUSPICIOUS));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use async_nats::jetstream::{
 };
 use chrono::{DateTime, Utc};
 use events::{
-    envelope::header::ID,
+    envelope::header::MESSAGE_ID,
     subject::{DLQ_PREFIX, DLQ_STREAM, EVENTS_STREAM},
 };
 use futures_util::StreamExt as _;
@@ -235,7 +235,7 @@ pub async fn dead_letters(jetstream: &jetstream::Context) -> anyhow::Result<Hash
         let id = letter
             .headers
             .as_ref()
-            .and_then(|headers| headers.get(ID))
+            .and_then(|headers| headers.get(MESSAGE_ID))
             .map_or_else(|| letter.subject.to_string(), ToString::to_string);
         ids.entry(projection.to_owned()).or_default().insert(id);
     }

@@ -20,7 +20,7 @@ pub struct Tries {
     /// When it failed first.
     pub first_failed_at: Option<DateTime<Utc>>,
     /// How many events had been applied when it failed first.
-    pub applied_before: u64,
+    pub applied_before: Option<u64>,
     /// How often we gave it back on purpose: that is no sign of a death.
     given_back: u64,
 }
@@ -34,13 +34,17 @@ pub struct Retries {
 impl Retries {
     /// Counts a failed try of the event at this sequence.
     pub fn failed(&mut self, sequence: u64, now: DateTime<Utc>, applied: u64) -> Tries {
+        self.refused(sequence, now, applied);
         let tries = self.tries.entry(sequence).or_default();
-        if tries.failed == 0 {
-            tries.applied_before = applied;
-        }
         tries.failed += 1;
-        tries.first_failed_at.get_or_insert(now);
         *tries
+    }
+
+    /// The event was not taken, and nobody knows yet whether the store or the event is to blame: that is no try.
+    pub fn refused(&mut self, sequence: u64, now: DateTime<Utc>, applied: u64) {
+        let tries = self.tries.entry(sequence).or_default();
+        tries.applied_before.get_or_insert(applied);
+        tries.first_failed_at.get_or_insert(now);
     }
 
     /// Lets the chain wait for its next try.
@@ -107,7 +111,7 @@ mod tests {
         retries.failed(7, DateTime::UNIX_EPOCH, 100);
         retries.given_back(7);
         let tries = retries.failed(7, DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(9), 200);
-        assert_eq!((tries.failed, tries.applied_before, tries.first_failed_at), (2, 100, Some(DateTime::UNIX_EPOCH)));
+        assert_eq!((tries.failed, tries.applied_before, tries.first_failed_at), (2, Some(100), Some(DateTime::UNIX_EPOCH)));
         retries.answered(7);
         assert_eq!(retries.failed(7, DateTime::UNIX_EPOCH, 300).failed, 1);
     }

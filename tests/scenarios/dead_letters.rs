@@ -1,5 +1,7 @@
 //! What can never be applied is put aside for the projection that failed it; everything else goes on.
 
+use std::collections::BTreeSet;
+
 use acceptance::stores::StreamMessage;
 use acceptance::{Marketplace, Name, a_listing, until, until_eq, until_some};
 use async_nats::HeaderMap;
@@ -151,24 +153,46 @@ async fn what_fails_again_and_again_is_put_aside_only_when_others_succeed() -> a
     market.settle().await?;
 
     // A key of another kind is in the way of this page, and of no other.
-    let odd = Listing { id: Uuid::now_v7().into(), version: 1, ..market.shows(sane).await? };
-    let key = views::listing_page::listing_key(1, odd.id);
-    let mut redis = market.redis.connection().await?;
-    redis::cmd("LPUSH").arg(&key).arg("in the way").exec_async(&mut redis).await?;
-    let id = odd.id;
-    market.inject(&injected(odd)?).await?;
+    let sane = market.shows(sane).await?;
+    let redis = market.redis.connection().await?;
+    let obstructed = async || {
+        let odd = Listing { id: Uuid::now_v7().into(), version: 1, ..sane.clone() };
+        let key = views::listing_page::listing_key(1, odd.id);
+        redis::cmd("LPUSH").arg(&key).arg("in the way").exec_async(&mut redis.clone()).await?;
+        let letter = format!("listings.dlq.listing_page.exhausted.listing.{}", odd.id);
+        market.inject(&injected(odd)?).await?;
+        anyhow::Ok(letter)
+    };
+    let mut expected = vec![obstructed().await?];
 
     let (projector, page) = (market.projector()?, [("projection", "listing_page")]);
     until_eq("the projection to hold", Some(1.0), async || projector.metric("listings_projection_held", &page).await).await?;
     assert_eq!(projector.metric("listings_projection_retries_total", &page).await?, Some(9.0), "ten tries");
     assert!(market.dead_letters().await?.is_empty(), "while nothing else succeeds the store may be to blame");
 
+    // Two more of the kind, which the probes have met before anything else comes: the broker hands out what was given back first.
+    expected.push(obstructed().await?);
+    expected.push(obstructed().await?);
+    let last = market.stream().await?.last().map_or(0, |message| message.sequence);
+    until("the probes to meet them all", async || {
+        let stream = market.nats.jetstream().get_stream("LISTINGS_EVENTS").await?;
+        Ok(stream.consumer_info("listing_page").await?.delivered.stream_sequence >= last)
+    })
+    .await?;
     let next = ada.publishes(a_listing()).await?;
-    let letter = until_some("the dead letter", async || Ok(market.dead_letters().await?.pop())).await?;
-    assert_eq!(letter.subject, format!("listings.dlq.listing_page.exhausted.listing.{id}"));
     until("those behind it to be applied", async || Ok(market.page(next.id.0).await?.is_some())).await?;
+    // As long as others succeed they are put aside.
+    until_eq("the dead letters", expected, async || {
+        ada.publishes(a_listing()).await?;
+        let mut subjects: Vec<String> = market.dead_letters().await?.into_iter().map(|letter| letter.subject).collect();
+        subjects.sort_unstable();
+        Ok(subjects)
+    })
+    .await?;
+    let exhausted = [("projection", "listing_page"), ("outcome", "exhausted")];
+    assert_eq!(projector.metric("listings_projection_events_total", &exhausted).await?, Some(3.0));
     until_eq("the projection to go on", Some(0.0), async || projector.metric("listings_projection_held", &page).await).await?;
-    market.stop_with_dead_letters(1).await
+    market.stop_with_dead_letters(3).await
 }
 
 #[tokio::test]
@@ -179,11 +203,11 @@ async fn poison_gives_way_to_the_version_before_it() -> anyhow::Result<()> {
     market.settle().await?;
     let sane = Listing { id: Uuid::now_v7().into(), version: 1, ..market.shows(sane).await? };
     let id = sane.id.0;
-    // Both are there when it wakes up, and only the newest is tried first.
-    market.projector()?.pause()?;
+    // Both are there when it begins, and only the newest is tried first.
+    market.projector()?.stop().await?;
     market.inject(&injected(sane.clone())?).await?;
     market.inject(&injected(off_the_map(sane, 2))?).await?;
-    market.projector()?.wake()?;
+    market.projector()?.start().await?;
     until_eq("the version before the poison", Some(1), async || {
         Ok(market.documents(&[id]).await?.get(&id).map(|document| document.version))
     })
@@ -192,6 +216,9 @@ async fn poison_gives_way_to_the_version_before_it() -> anyhow::Result<()> {
     assert_eq!(market.page(id).await?.map(|page| page.version), Some(2), "who can read it has it");
     let letters = market.dead_letters().await?;
     assert_eq!(letters.iter().map(StreamMessage::version).collect::<Vec<_>>(), [Some(2)]);
+    let superseded = [("projection", "listing_page"), ("outcome", "superseded")];
+    let superseded = market.projector()?.metric("listings_projection_events_total", &superseded).await?;
+    assert_eq!(superseded, Some(1.0), "the two were one write");
     market.stop_with_dead_letters(1).await
 }
 
@@ -212,6 +239,32 @@ async fn one_broken_listing_is_no_outage_however_often_it_is_edited() -> anyhow:
     market.settle().await?;
     assert_eq!(market.finds("behind all of it").await?, [next.id]);
     market.stop_with_dead_letters(usize::try_from(EDITS)?).await
+}
+
+#[tokio::test]
+async fn two_events_with_one_id_are_two_letters() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let sane = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let sane = market.shows(sane).await?;
+    let mut subjects = Vec::new();
+    for _ in 0..2 {
+        let mut event = injected(off_the_map(Listing { id: Uuid::now_v7().into(), ..sane.clone() }, 1))?;
+        event.headers.insert("ce-id", "01990000-0000-7000-8000-00000000dead");
+        market.inject(&event).await?;
+        subjects.push(event.subject.replace("listings.events.", "listings.dlq.listing_search.poison."));
+    }
+    let letters = async || {
+        let letters: BTreeSet<String> = market.dead_letters().await?.into_iter().map(|letter| letter.subject).collect();
+        Ok(subjects.iter().all(|subject| letters.contains(subject)))
+    };
+    until("a letter for each", letters).await?;
+    until_eq("both to be counted", Some(2.0), async || {
+        market.projector()?.metric("listings_dlq_messages", &[("projection", "listing_search")]).await
+    })
+    .await?;
+    market.stop_with_dead_letters(2).await
 }
 
 #[tokio::test]

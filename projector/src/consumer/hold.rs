@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::{Attempt, Consumer, Next, Session, attempt};
 use crate::{
-    delivery::coalesce,
+    delivery::{Chain, coalesce},
     feed::Phase,
     projection::{Failure, Projection},
 };
@@ -20,6 +20,11 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 const SLOWEST_PROBE: Duration = Duration::from_secs(4);
 /// Everything was given back, so there is an event at once, unless another process has them all.
 const PROBE_COMES_WITHIN: Duration = Duration::from_secs(1);
+
+/// How many events a probe tries, as long as each is refused: twice as many as the one before, from the first to the last of these.
+/// The broker hands out what was given back before anything new, and the same ones first.
+const FEW: usize = 2;
+const MANY: usize = 64;
 
 /// What a probe showed.
 enum Probe {
@@ -66,13 +71,13 @@ impl<P: Projection> Consumer<P> {
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Session>> {
         self.give_everything_back(&mut session).await?;
-        let mut delay = FIRST_PROBE;
+        let (mut delay, mut most) = (FIRST_PROBE, FEW);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
                 () = sleep(delay) => {}
             }
-            match self.probe(&mut session).await? {
+            match self.probe(&mut session, most, stop).await? {
                 Probe::Answers | Probe::Nothing => {
                     self.pace.one_attempt();
                     return Ok(Some(session));
@@ -80,6 +85,7 @@ impl<P: Projection> Consumer<P> {
                 Probe::Away(now) => {
                     self.give_everything_back(&mut session).await?;
                     delay = (delay * 2).min(SLOWEST_PROBE);
+                    most = (most * 2).min(MANY);
                     if now != why {
                         warn!(
                             projection.name = P::NAME,
@@ -127,24 +133,32 @@ impl<P: Projection> Consumer<P> {
         Ok(())
     }
 
-    /// Tries one event. If it alone is refused, another one tells whether it is at fault or its store: the broker would hand
-    /// out the same one again and again, and hold up all others.
-    async fn probe(&mut self, session: &mut Session) -> anyhow::Result<Probe> {
-        let Some(first) = self.try_one(session).await? else { return Ok(Probe::Nothing) };
-        let refused = match failure(&first) {
-            Some(Failure::Transient(error)) => format!("{error:#}"),
-            Some(Failure::Poison(_)) | None => return self.judge_probe(session, first).await,
-        };
-        match self.try_one(session).await? {
-            Some(second) if second.result.is_ok() && !matches!(failure(&second), Some(Failure::Transient(_))) => {
-                match self.judge_probe(session, second).await? {
-                    Probe::Answers => self.judge_probe(session, first).await,
-                    away @ (Probe::Away(_) | Probe::Nothing) => Ok(away),
+    /// Tries one event after the other until the store takes one: then those before it are at fault themselves. As long as it takes
+    /// none, nobody is blamed.
+    async fn probe(&mut self, session: &mut Session, most: usize, stop: &CancellationToken) -> anyhow::Result<Probe> {
+        let mut refused: Vec<(String, Attempt)> = Vec::new();
+        while refused.len() < most && !stop.is_cancelled() {
+            let Some(tried) = self.try_one(session).await? else { break };
+            if let Some(why) = refusal(&tried) {
+                for head in tried.chains.iter().map(Chain::head) {
+                    self.retries.refused(head.sequence, self.around.clock.now(), self.feed.applied());
                 }
+                refused.push((why, tried));
+                self.ask_for_more_time(session).await?;
+                continue;
             }
-            // Neither is blamed.
-            Some(_) | None => Ok(Probe::Away(refused)),
+            let mut shown = self.judge_probe(session, tried).await?;
+            for (why, blamed) in refused {
+                if let Probe::Away(_) = shown {
+                    break;
+                }
+                // What failed as a whole was one event, and another one did not.
+                let result = blamed.result.or_else(|_| Ok(vec![Err(Failure::Transient(anyhow::anyhow!(why)))]));
+                shown = self.judge_probe(session, Attempt { result, ..blamed }).await?;
+            }
+            return Ok(shown);
         }
+        Ok(refused.into_iter().next().map_or(Probe::Nothing, |(why, _)| Probe::Away(why)))
     }
 
     async fn try_one(&self, session: &mut Session) -> anyhow::Result<Option<Attempt>> {
@@ -161,7 +175,13 @@ impl<P: Projection> Consumer<P> {
     }
 }
 
-/// What was wrong with the one event of a probe, if its store is there.
-fn failure(attempted: &Attempt) -> Option<&Failure> {
-    attempted.result.as_ref().ok()?.first()?.as_ref().err()
+/// Why the store did not take the one event of a probe; `None` if it did, or said that it never will.
+fn refusal(tried: &Attempt) -> Option<String> {
+    match &tried.result {
+        Err(systemic) => Some(systemic.to_string()),
+        Ok(outcomes) => match outcomes.first() {
+            Some(Err(Failure::Transient(error))) => Some(format!("{error:#}")),
+            _ => None,
+        },
+    }
 }

@@ -23,6 +23,9 @@ const OPEN_FOR: Duration = Duration::from_secs(1);
 /// A request of which no word came for this long after its end was lost, with a connection or a server.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How the subjects begin at which events are answered.
+const ANSWERED_AT: &str = "$JS.ACK.";
+
 /// What came.
 #[derive(Debug)]
 pub enum Pulled {
@@ -70,28 +73,36 @@ impl Pull {
 
     /// Whatever comes next. Nothing is lost if it is not waited for to the end.
     pub async fn next(&mut self) -> Pulled {
-        let Ok(message) = timeout_at(self.silent_at, self.subscriber.next()).await else {
-            self.wanted = 0;
-            return Pulled::Over;
-        };
-        let Some(message) = message else {
-            return Pulled::Gone("the connection to the broker was closed".to_owned());
-        };
-        self.silent_at = self.silent_at.max(Instant::now() + SILENCE);
-        let status = match message.status {
-            None | Some(StatusCode::OK) => {
-                self.wanted = self.wanted.saturating_sub(1);
-                return Pulled::Event(Box::new(jetstream::Message { message, context: self.context.clone() }));
+        loop {
+            let Ok(message) = timeout_at(self.silent_at, self.subscriber.next()).await else {
+                self.wanted = 0;
+                return Pulled::Over;
+            };
+            let Some(message) = message else {
+                return Pulled::Gone("the connection to the broker was closed".to_owned());
+            };
+            self.silent_at = self.silent_at.max(Instant::now() + SILENCE);
+            // Only an event can be answered, whatever headers its publisher gave it.
+            let is_event = message.reply.as_ref().is_some_and(|reply| reply.starts_with(ANSWERED_AT));
+            let status = match message.status {
+                Some(status) if !is_event && status != StatusCode::OK => status,
+                _ => {
+                    self.wanted = self.wanted.saturating_sub(1);
+                    return Pulled::Event(Box::new(jetstream::Message { message, context: self.context.clone() }));
+                }
+            };
+            let told = message.description.unwrap_or_default();
+            // Of a request that brought as many as it wanted, told behind the last of them: by now another one may be open.
+            if told.contains("Batch Completed") {
+                continue;
             }
-            Some(status) => status,
-        };
-        self.wanted = 0;
-        let told = message.description.unwrap_or_default();
-        // Others end the request only: its time is over, a batch is as large as it may be, a leader changed, the server stops.
-        if status == StatusCode::NO_RESPONDERS || told.contains("Consumer Deleted") {
-            return Pulled::Gone(format!("the broker has no such consumer ({status} {told})"));
+            self.wanted = 0;
+            // Others end the request only: its time is over, a batch is as large as it may be, a leader changed, the server stops.
+            if status == StatusCode::NO_RESPONDERS || told.contains("Consumer Deleted") {
+                return Pulled::Gone(format!("the broker has no such consumer ({status} {told})"));
+            }
+            return Pulled::Over;
         }
-        Pulled::Over
     }
 
     /// One event, if there is one within the time.

@@ -69,7 +69,7 @@ impl<P: Projection> Consumer<P> {
     async fn judge(&mut self, session: &mut Session, chain: Chain, failure: Failure) -> anyhow::Result<Option<String>> {
         let head = chain.head();
         let tries = self.retries.failed(head.sequence, self.around.clock.now(), self.feed.applied());
-        let others_applied = self.feed.applied() > tries.applied_before;
+        let others_applied = tries.applied_before.is_some_and(|before| self.feed.applied() > before);
         let shown = failure.to_string();
         let outcome: Outcome = Err(failure);
         match Verdict::of(&outcome, tries.failed, others_applied, &self.around.backoff) {

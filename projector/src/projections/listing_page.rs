@@ -77,9 +77,10 @@ impl Projection for ListingPage {
     }
 }
 
-/// What Redis says of each write. An error that all of several share is about Redis.
+/// What Redis says of each write. An error that all of several share is about Redis, unless it is known to be about a key.
 fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<Outcome>, Systemic> {
-    let all_failed = results.len() > 1 && results.iter().all(Result::is_err);
+    let is_unclear = |result: &RedisResult<bool>| result.as_ref().is_err_and(|error| error.code() != Some("WRONGTYPE"));
+    let all_failed = results.len() > 1 && results.iter().all(is_unclear);
     results
         .into_iter()
         .map(|result| match result {
@@ -119,6 +120,8 @@ mod tests {
     fn what_all_writes_meet_is_about_redis() {
         let error = || server_error("ERR something new");
         assert!(judge(vec![Err(error()), Err(error())]).is_err());
+        let wrong_type = || server_error("WRONGTYPE Operation against a key holding the wrong kind of value");
+        assert!(judge(vec![Err(wrong_type()), Err(wrong_type())]).is_ok(), "each is about its key");
         // Alone nobody can tell.
         assert!(judge(vec![Err(error())]).is_ok());
         for line in [

@@ -57,6 +57,12 @@ fn config(durable: &str, aggregates: &[Aggregate], settings: &Consumers) -> Map<
         ("max_deliver", json!(-1)),
         ("max_ack_pending", json!(settings.max_ack_pending)),
         ("replay_policy", json!("instant")),
+        // With any of these set otherwise events would come without their bodies, or not at all.
+        ("headers_only", json!(false)),
+        ("max_batch", json!(0)),
+        ("max_expires", json!(0)),
+        ("max_bytes", json!(0)),
+        ("inactive_threshold", json!(0)),
         (filter, value),
     ] {
         config.insert(name.to_owned(), value);

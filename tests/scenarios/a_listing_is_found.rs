@@ -33,14 +33,44 @@ async fn a_created_listing_is_found_by_id_list_search_and_stock() -> anyhow::Res
 }
 
 #[tokio::test]
+async fn what_becomes_private_is_in_no_list_any_more() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    let bicycle = ada.publishes(a_listing().titled("Bicycle Panther")).await?;
+    market.settle().await?;
+    assert_eq!(market.found_by("/api/v1/listings", &[]).await?, [bicycle.id]);
+    market.shows(bicycle).await?;
+
+    for visibility in ["private", "unlisted"] {
+        ada.changes(bicycle, serde_json::json!({ "visibility": visibility })).await?;
+        market.settle().await?;
+        assert_eq!(market.found_by("/api/v1/listings", &[]).await?, [], "{visibility}");
+        assert_eq!(market.finds("panther").await?, [], "{visibility}");
+        let status = if visibility == "private" { 404 } else { 200 };
+        assert_eq!(market.asked_for(bicycle).await?.status, status, "{visibility}");
+    }
+    ada.changes(bicycle, serde_json::json!({ "visibility": "public" })).await?;
+    market.settle().await?;
+    assert_eq!(
+        (market.found_by("/api/v1/listings", &[]).await?, market.finds("panther").await?),
+        (vec![bicycle.id], vec![bicycle.id])
+    );
+    market.stop().await
+}
+
+#[tokio::test]
 async fn quick_successive_updates_end_on_the_last_version_in_every_store() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
     let bicycle = ada.publishes(a_listing().with_stock(1)).await?;
     // Nobody waits between them: the projections work on some of these while the next are made.
     for kilometres in 1..=40 {
-        let title = format!("Bicycle, {kilometres} km ridden");
-        ada.changes(bicycle, serde_json::json!({ "title": title })).await?;
+        let patch = serde_json::json!({
+            "title": format!("Bicycle, {kilometres} km ridden"), "brand": format!("Brand {kilometres}"), "tags": [format!("tag-{kilometres}")],
+            "category": format!("sport/{kilometres}"), "price": { "amount": format!("{kilometres}.50"), "currency": "EUR" },
+            "location": { "point": { "lat": kilometres, "lon": 20 } },
+        });
+        ada.changes(bicycle, patch).await?;
         ada.counts(bicycle.variant, kilometres % 3).await?;
     }
     market.settle().await?;
@@ -49,6 +79,14 @@ async fn quick_successive_updates_end_on_the_last_version_in_every_store() -> an
     assert_eq!(shown.title, "Bicycle, 40 km ridden");
     assert_eq!(market.stock(bicycle.variant).await?.on_hand, 40 % 3);
     assert_eq!(market.finds("ridden 40").await?, [bicycle.id]);
+    for (name, before, now) in
+        [("brand", "Brand 39", "Brand 40"), ("tag", "tag-39", "tag-40"), ("category", "sport/39", "sport/40")]
+    {
+        for path in ["/api/v1/listings", "/api/v1/listings/search"] {
+            assert_eq!(market.found_by(path, &[(name, before)]).await?, [], "{path} {name}");
+            assert_eq!(market.found_by(path, &[(name, now)]).await?, [bicycle.id], "{path} {name}");
+        }
+    }
     // That every store holds that version, and the same content, is what the end of each scenario checks.
     market.stop().await
 }

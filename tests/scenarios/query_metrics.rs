@@ -32,13 +32,34 @@ async fn what_query_api_counts_moves() -> anyhow::Result<()> {
     }
 
     let path = format!("/api/v1/listings/{}", listing.id);
-    for _ in 0..3 {
-        ada.asks(&path).await?.expect(200)?;
-    }
+    let answered = |method, path, status| [("method", method), ("path", path), ("status", status)];
+    let of_listings = answered("GET", "/api/v1/listings/{id}", "200");
+    let before_any = count("listings_http_requests_total", &of_listings).await?;
+    until("the page to be kept", async || {
+        for _ in 0..3 {
+            ada.asks(&path).await?.expect(200)?;
+        }
+        Ok(count(counters[0].0, counters[0].1).await? > before[0])
+    })
+    .await?;
+    let asked = count("listings_http_requests_total", &of_listings).await? - before_any;
+    assert!(asked >= 3.0 && asked % 3.0 == 0.0, "{asked} answers of 200 were counted");
+    let took = count("listings_http_request_duration_seconds_count", &of_listings[..2]).await?;
+    assert_eq!(took, before_any + asked, "each took its time");
+    let shared = [("cache_type", "search")];
+    let shared_before = count("listings_cache_hits_total", &shared).await?;
+    until("an answer to be shared", async || {
+        let ask = || ada.asks("/api/v1/listings/search?q=shared");
+        futures_util::future::try_join(ask(), ask()).await?;
+        Ok(count("listings_cache_hits_total", &shared).await? > shared_before)
+    })
+    .await?;
     ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
     ada.asks("/api/v1/listings/search?q=bicycle").await?.expect(200)?;
     ada.asks("/api/v1/listings").await?.expect(200)?;
     ada.asks(&format!("/api/v1/listings/{}", events::ListingId::new())).await?.expect(404)?;
+    let missing = answered("GET", "/api/v1/listings/{id}", "404");
+    assert_eq!(count("listings_http_requests_total", &missing).await?, 1.0);
     for ((name, labels), before) in counters.into_iter().zip(before) {
         assert!(count(name, labels).await? > before, "{name} {labels:?} did not move from {before}");
     }

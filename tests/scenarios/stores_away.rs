@@ -12,6 +12,21 @@ async fn breaker(market: &Marketplace, dependency: &str) -> anyhow::Result<f64> 
     state.ok_or_else(|| anyhow::anyhow!("no breaker of {dependency} is shown"))
 }
 
+/// What was asked in vain was counted, and nothing is asked any more but by a probe.
+async fn is_left_alone(market: &Marketplace, dependency: &str) -> anyhow::Result<()> {
+    let failed = |error_type| [("component", dependency), ("error_type", error_type)];
+    until(format!("{dependency} to be left alone"), async || {
+        let mut errors = 0.0;
+        for error_type in ["failed", "timeout"] {
+            errors += market.query_api()?.metric("listings_errors_total", &failed(error_type)).await?.unwrap_or_default();
+        }
+        market.visitor()?.asks("/api/v1/listings/search?q=nobody+knows").await?;
+        market.visitor()?.asks("/api/v1/listings").await?;
+        Ok(errors > 0.0 && breaker(market, dependency).await? > 0.0)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn an_emptied_redis_is_filled_again() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
@@ -92,6 +107,7 @@ async fn without_postgres_pages_and_searches_still_answer() -> anyhow::Result<()
         let refused = ada.asks("/api/v1/listings").await?.expect_problem(503, "unavailable")?;
         assert!(refused.header("retry-after").is_some(), "{refused}");
         assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Redis and OpenSearch are enough");
+        is_left_alone(&market, "postgres").await?;
         if break_it == "vanish" {
             postgres.strand().await?;
         } else {
@@ -150,6 +166,15 @@ async fn without_opensearch_the_same_search_is_answered_by_postgres() -> anyhow:
         whole.push(ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?);
     }
     let opensearch = market.link(Name::QueryApi, 0, Dependency::OpenSearch)?;
+    // A node that says nothing costs a question its time, and no more.
+    opensearch.freeze();
+    is_left_alone(&market, "opensearch").await?;
+    opensearch.strand().await?;
+    until_eq("the breaker of OpenSearch to close", 0.0, async || {
+        ada.asks("/api/v1/listings/search?q=lamp").await?.expect(200)?;
+        breaker(&market, "opensearch").await
+    })
+    .await?;
     let first = ada.asks("/api/v1/listings/search?q=lamp&limit=1").await?.expect(200)?.value()?;
     opensearch.cut().await?;
     for (question, whole) in questions.iter().zip(&whole) {
@@ -185,6 +210,13 @@ async fn without_opensearch_the_same_search_is_answered_by_postgres() -> anyhow:
         Ok(found["degraded"] == false)
     })
     .await?;
+    for (question, whole) in questions.iter().zip(&whole) {
+        until(format!("{question} to be answered as before"), async || {
+            let found = ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?;
+            Ok(found["degraded"] == false && essence(&found) == essence(whole))
+        })
+        .await?;
+    }
     until("the cursor of Postgres to be refused", async || Ok(ada.asks(&continued).await?.status == 400)).await?;
     market.stop().await
 }

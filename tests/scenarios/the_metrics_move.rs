@@ -1,7 +1,7 @@
 //! Whoever watches sees it: every series is there from the start, and moves with what it is about.
 
 use acceptance::{Dependency, Marketplace, Name, Program, a_listing, until, until_eq};
-use reqwest::Method;
+use futures_util::future::{try_join, try_join_all};
 use serde_json::json;
 
 const LISTINGS: &str = "/api/v1/listings";
@@ -54,12 +54,21 @@ async fn the_metrics_of_commands_move() -> anyhow::Result<()> {
     // A request that waits for Postgres is in flight; one that waits too long is counted as an error.
     let link = market.link(Name::CommandApi, 0, Dependency::Postgres)?;
     link.freeze();
-    let (waits, watches) = (ada.command(Method::POST, LISTINGS)?.json(&a_listing().0).send(), async {
-        until("a request in flight", async || Ok(value(commands, "listings_http_requests_in_flight", &[]).await? >= 1.0)).await?;
+    let draft = a_listing();
+    let (waits, watches) = (try_join_all((0..3).map(|_| ada.creates(&draft))), async {
+        until_eq("three requests in flight", 3.0, async || value(commands, "listings_http_requests_in_flight", &[]).await)
+            .await?;
+        let single = [("pool", "single")];
+        until_eq("no connection idle", 0.0, async || value(commands, "listings_db_connections_idle", &single).await).await?;
+        until("a third connection", async || Ok(value(commands, "listings_db_connections_open", &single).await? >= 3.0)).await?;
         link.mend().await
     });
-    let (answer, ()) = futures_util::future::try_join(waits, watches).await?;
-    answer.expect(201)?;
+    let (answers, ()) = try_join(waits, watches).await?;
+    for answer in answers {
+        answer.expect(201)?;
+    }
+    until("connections to be idle again", async || Ok(value(commands, "listings_db_connections_idle", &[]).await? >= 2.0))
+        .await?;
     until_eq("no request in flight", 0.0, async || value(commands, "listings_http_requests_in_flight", &[]).await).await?;
     link.cut().await?;
     // What was under way when the wire broke may have been done: 504. What comes later was not: 503.

@@ -1,5 +1,7 @@
 //! Whether every store tells the same story: the check at the end of each scenario.
 
+mod catalogue;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
@@ -109,6 +111,9 @@ impl Marketplace {
         let letters = self.dead_letters().await?;
         let excused: BTreeSet<(String, Uuid)> = letters.iter().filter_map(|letter| excused(&letter.subject)).collect();
         let listings: Vec<Uuid> = histories.keys().filter(|key| key.aggregate == Aggregate::Listing).map(|key| key.id).collect();
+        for (id, odd) in self.odd_columns().await? {
+            faults.check(false, || format!("listing_catalog holds of {id} {odd}"));
+        }
         let (documents, catalogue, levels) =
             (self.documents(&listings).await?, self.catalogue().await?, self.stock_levels().await?);
 

@@ -20,6 +20,7 @@ mod only_the_version_that_was_read;
 mod pages;
 mod projections_wait;
 mod projectors_share;
+mod provisioning;
 mod query_metrics;
 mod read_your_writes;
 mod relay_broker;

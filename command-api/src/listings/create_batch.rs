@@ -245,6 +245,7 @@ fn replace(held: &Held, line: Line, now: DateTime<Utc>) -> Result<(Held, Facts, 
 mod tests {
     use serde_json::{Value, json};
     use service::bearer::Roles;
+    use service::problem::FAULTS_LIMIT;
 
     use super::*;
     use crate::listings::tests::{SELLER, a_listing, caller, draft, now};
@@ -274,6 +275,17 @@ mod tests {
         let foreign = json!({ "title": "t", "price": { "amount": "1" }, "seller_id": uuid::Uuid::from_u128(8) });
         let told = take(&mut Shelf::default(), &[line("a", "A"), line("b", ""), foreign, line("c", "C")]);
         assert_eq!(told, [(201, 1), (422, 0), (403, 0), (201, 1)]);
+    }
+
+    #[test]
+    fn of_a_line_of_faults_some_are_told() {
+        let (draft, unknown) =
+            draft(&json!({ "attributes": vec![json!({}); 10_000], "variants": vec![json!({ "sku": "" }); 10_000] }));
+        let outcome = Shelf::default().take_line(&caller(SELLER, Roles::SELLER), &Line { draft, unknown }, now());
+        let Err(CreateRefused::Invalid(all)) = outcome else { panic!("{outcome:?}") };
+        assert!((FAULTS_OF_A_LINE + 1..=FAULTS_LIMIT + 1).contains(&all.len()), "{}", all.len());
+        let CreateRefused::Invalid(told) = shortened(CreateRefused::Invalid(all)) else { panic!("refused for another reason") };
+        assert_eq!(told.len(), FAULTS_OF_A_LINE);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub async fn provision(opensearch: &OpenSearch, alias: &str, generations: &[(i32
     let mut told = Vec::new();
     put(opensearch, &format!("/_index_template/{alias}"), &template(alias)).await?;
     let (_, stuck) = get(opensearch, &format!("/_index_template/{alias}")).await?;
-    let stuck = &stuck["index_templates"][0]["index_template"]["template"]["mappings"]["_meta"]["mapping_hash"];
+    let stuck = &stuck["index_templates"][0]["index_template"]["_meta"]["mapping_hash"];
     if *stuck != mapping_hash() {
         bail!("OpenSearch did not take the index template {alias}: its mapping hash is {stuck}");
     }

@@ -1,6 +1,6 @@
 //! A client that got no answer asks again with the same `Idempotency-Key`, and what it asked for happens once.
 
-use acceptance::{Answer, Marketplace, Person, a_listing};
+use acceptance::{Answer, Marketplace, Name, Person, a_listing};
 use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -84,19 +84,20 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn ten_retries_at_once_make_one_listing_and_one_movement() -> anyhow::Result<()> {
-    let market = Marketplace::start().await?;
-    let ada = market.seller("ada")?;
+    let market = Marketplace::builder().with(Name::CommandApi, 2).start().await?;
+    // Each other one goes to another process.
+    let ways = [market.seller("ada")?, market.seller("ada")?.through(market.program(Name::CommandApi, 1)?)];
     let draft = a_listing().with_stock(50).0;
     for round in 0..5 {
         let key = format!("round-{round}");
-        let answers = try_join_all((0..10).map(|_| insists(&ada, LISTINGS, &key, &draft))).await?;
+        let answers = try_join_all((0..10).map(|turn| insists(&ways[turn % 2], LISTINGS, &key, &draft))).await?;
         let first = answers[0].value()?;
         for answer in answers {
             assert_eq!(answer.clone().expect(201)?.value()?, first);
         }
         let movements = format!("/api/v1/variants/{}/movements", first["variants"][0]["id"].as_str().unwrap_or_default());
         let out = json!({ "type": "out", "quantity": 7 });
-        for answer in try_join_all((0..10).map(|_| insists(&ada, &movements, &key, &out))).await? {
+        for answer in try_join_all((0..10).map(|turn| insists(&ways[turn % 2], &movements, &key, &out))).await? {
             assert_eq!(answer.expect(201)?.value()?["on_hand"], 43);
         }
     }

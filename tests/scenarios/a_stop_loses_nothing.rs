@@ -22,10 +22,9 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
     // As whoever routes requests does it: one more only while the program says that it is ready. A connection that is refused
     // carries no request; one that was taken must be answered.
     let routed = [AtomicBool::new(true), AtomicBool::new(true)];
-    let asked_to_end = AtomicBool::new(false);
-    let refused = |failure: &anyhow::Error| {
+    let refused = |routed: &AtomicBool, failure: &anyhow::Error| {
         let failure = failure.downcast_ref::<reqwest::Error>();
-        asked_to_end.load(Ordering::SeqCst) && failure.is_some_and(reqwest::Error::is_connect)
+        !routed.load(Ordering::SeqCst) && failure.is_some_and(reqwest::Error::is_connect)
     };
     let created = Mutex::new(Vec::new());
     let read = Mutex::new(0);
@@ -34,7 +33,7 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
             let draft = a_listing().titled(&format!("From client {client}"));
             match ada.creates(&draft).await {
                 Ok(answer) => created.lock().unwrap().push(answer.expect(201)?.json::<events::Listing>()?.id),
-                Err(failure) if refused(&failure) => break,
+                Err(failure) if refused(&routed[0], &failure) => break,
                 Err(failure) => return Err(failure),
             }
         }
@@ -44,7 +43,7 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
         while routed[1].load(Ordering::SeqCst) {
             match ada.asks(&format!("/api/v1/listings/{}", lamp.id)).await {
                 Ok(answer) => drop(answer.expect(200)?),
-                Err(failure) if refused(&failure) => break,
+                Err(failure) if refused(&routed[1], &failure) => break,
                 Err(failure) => return Err(failure),
             }
             *read.lock().unwrap() += 1;
@@ -64,7 +63,6 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
     };
     let stops = async {
         until("the load", async || Ok(created.lock().unwrap().len() >= WARM && *read.lock().unwrap() >= WARM)).await?;
-        asked_to_end.store(true, Ordering::SeqCst);
         try_join(ends(market.command_api()?, &routed[0]), ends(market.query_api()?, &routed[1])).await
     };
     try_join3(try_join_all((0..CLIENTS).map(writes)), try_join_all((0..CLIENTS).map(reads)), stops).await?;

@@ -31,7 +31,8 @@ async fn dies_at(server: Dependency, moment: Moment) -> anyhow::Result<()> {
     dies(market.command_api()?, link, hold).await?;
 
     market.command_api()?.start().await?;
-    for listing in listings {
+    // Half of them only: a later version has the relay look for what is missing before it.
+    for listing in listings.into_iter().step_by(2) {
         ada.changes(listing, json!({ "title": "Sold as seen" })).await?;
     }
     market.stop().await

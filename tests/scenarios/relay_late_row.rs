@@ -1,10 +1,43 @@
 //! A row of the outbox that can be seen only after later ones were published.
 
-use acceptance::{Dependency, Marketplace, Name, a_listing, until};
+use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
 use events::AggregateKey;
 use serde_json::json;
 
+/// The relay's shards: an aggregate is in that of its id's last byte.
+const SHARDS: u8 = 16;
 const MARK: &str = "select seq from command.relay_mark where shard = $1";
+
+#[tokio::test]
+async fn an_event_that_commits_after_later_ones_were_published_is_published_too() -> anyhow::Result<()> {
+    let market = Marketplace::builder().linked().start().await?;
+    let ada = market.seller("ada")?;
+    let listing = ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let shard = i16::from(listing.id.0.as_bytes()[15] % SHARDS);
+    let marked =
+        async || -> anyhow::Result<i64> { Ok(sqlx::query_scalar(MARK).bind(shard).fetch_one(&market.postgres.pool).await?) };
+
+    // It has its place in the journal, which nobody sees yet. No later version makes anyone look for it.
+    let commits = market.link(Name::CommandApi, 0, Dependency::Postgres)?.hold(Moment::statement("commit"));
+    let late = async { ada.changes(listing, json!({ "title": "The second version" })).await };
+    let others = async {
+        commits.reached().await?;
+        let before = marked().await?;
+        until("a later event in the same shard", async || {
+            ada.publishes(a_listing()).await?;
+            Ok(marked().await? > before)
+        })
+        .await?;
+        until("what can be seen to be published", async || Ok(market.outbox().await? == 0)).await?;
+        commits.release();
+        anyhow::Ok(())
+    };
+    futures_util::future::try_join(late, others).await?;
+    let key = AggregateKey::listing(listing.id);
+    until_eq("the late version to be published", vec![1, 2], async || market.versions_in_stream(key).await).await?;
+    market.stop().await
+}
 
 #[tokio::test]
 async fn a_version_whose_row_comes_late_is_published_before_the_next() -> anyhow::Result<()> {

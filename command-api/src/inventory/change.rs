@@ -111,7 +111,7 @@ async fn decide_and_write(
         return Ok((Done::now(before.clone(), token(&before, &listing)), false));
     };
 
-    let stock = Stock { version: before.version + 1, updated_at: now.into(), ..stock };
+    let stock = Stock { version: before.version + 1, updated_at: before.updated_at.max(now.into()), ..stock };
     let mut facts = Facts::default();
     facts.stock(change, stock.clone());
     let listing = if crosses_zero(&before, &stock) {
@@ -183,7 +183,7 @@ fn with_availability(mut listing: Listing, variant: VariantId, available: bool, 
     }
     listing.available = listing.variants.iter().any(|variant| variant.available);
     listing.version += 1;
-    listing.updated_at = now.into();
+    listing.updated_at = listing.updated_at.max(now.into());
     listing
 }
 

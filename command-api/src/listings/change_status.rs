@@ -124,7 +124,8 @@ fn decide(listing: Listing, verb: Verb, now: DateTime<Utc>) -> Result<(Listing, 
         (verb, from) => return Err(ChangeStatusRefused::NotFrom { from, verb }),
     };
     let published_at = listing.published_at.or_else(|| (status == Status::Active).then(|| now.into()));
-    let listing = Listing { status, version: listing.version + 1, updated_at: now.into(), published_at, ..listing };
+    let updated_at = listing.updated_at.max(now.into());
+    let listing = Listing { status, version: listing.version + 1, updated_at, published_at, ..listing };
     Ok((listing, change))
 }
 

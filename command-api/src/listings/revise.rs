@@ -56,7 +56,8 @@ pub fn revise(held: &Held, content: Content, now: DateTime<Utc>, ids: NewIds) ->
         return Ok((held.clone(), facts));
     }
     after.version += 1;
-    after.updated_at = now.into();
+    // The clock was read before the lock was waited for, and another process has another one.
+    after.updated_at = before.updated_at.max(now.into());
 
     let (mut stock, gone): (Vec<_>, Vec<_>) =
         held.stock.iter().cloned().partition(|stock| after.variants.iter().any(|variant| variant.id == stock.variant_id));
@@ -175,6 +176,15 @@ mod tests {
         let mut expected = Facts::default();
         expected.listing(ListingChange::Updated { fields: vec!["title".into(), "brand".into()] }, after.listing.clone());
         assert_eq!(facts, expected);
+    }
+
+    #[test]
+    fn a_listing_is_never_older_than_its_version_before() {
+        let mut held = a_listing(&body());
+        held.listing.updated_at = (now() + chrono::TimeDelta::seconds(9)).into();
+        let mut changed = body();
+        changed["title"] = json!("Boot");
+        assert_eq!(revised(&held, &changed).0.listing.updated_at, held.listing.updated_at);
     }
 
     #[test]

@@ -6,7 +6,12 @@ use serde_json::json;
 
 /// The relay's shards: an aggregate is in that of its id's last byte.
 const SHARDS: u8 = 16;
-const MARK: &str = "select seq from command.relay_mark where shard = $1";
+
+/// Up to where the relay has published this shard.
+async fn mark(market: &Marketplace, shard: i16) -> anyhow::Result<i64> {
+    let select = "select seq from command.relay_mark where shard = $1";
+    Ok(sqlx::query_scalar(select).bind(shard).fetch_one(&market.postgres.pool).await?)
+}
 
 #[tokio::test]
 async fn an_event_that_commits_after_later_ones_were_published_is_published_too() -> anyhow::Result<()> {
@@ -15,8 +20,7 @@ async fn an_event_that_commits_after_later_ones_were_published_is_published_too(
     let listing = ada.publishes(a_listing()).await?;
     market.settle().await?;
     let shard = i16::from(listing.id.0.as_bytes()[15] % SHARDS);
-    let marked =
-        async || -> anyhow::Result<i64> { Ok(sqlx::query_scalar(MARK).bind(shard).fetch_one(&market.postgres.pool).await?) };
+    let marked = async || mark(&market, shard).await;
 
     // It has its place in the journal, which nobody sees yet. No later version makes anyone look for it.
     let commits = market.link(Name::CommandApi, 0, Dependency::Postgres)?.hold(Moment::statement("commit"));
@@ -60,7 +64,7 @@ async fn a_version_whose_row_comes_late_is_published_before_the_next() -> anyhow
     assert_eq!(market.versions_in_stream(key).await?, [1, 2, 3]);
 
     // The mark of its shard is far beyond it by then.
-    let marked = async || -> anyhow::Result<i64> { Ok(sqlx::query_scalar(MARK).bind(shard).fetch_one(pool).await?) };
+    let marked = async || mark(&market, shard).await;
     let before = marked().await?;
     until("a later event in the same shard", async || {
         ada.publishes(a_listing()).await?;

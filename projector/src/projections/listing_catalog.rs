@@ -1,6 +1,6 @@
 //! A seller's own listings, drafts too; search when OpenSearch is away: `projection.listings`.
 
-use events::{Aggregate, Event, Fact, ListingId};
+use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId};
 use sqlx::PgPool;
 use uuid::Uuid;
 use views::listing_catalog::{Row, SearchText};
@@ -26,16 +26,15 @@ impl ListingCatalog {
 
 impl Projection for ListingCatalog {
     const NAME: &'static str = "listing_catalog";
-    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
+    const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
     const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
 
     type Write = Row;
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
-        match &event.fact {
-            Fact::Listing { state: Some(listing), .. } => Ok(Row::of(listing)?),
-            Fact::Listing { state: None, .. } => Ok(Row::tombstone(ListingId(event.meta.key.id), event.meta.version)),
-            Fact::Stock { .. } => anyhow::bail!("stock is in no catalogue"),
+        match event.state::<Listing>()? {
+            Some(listing) => Ok(Row::of(&listing)?),
+            None => Ok(Row::tombstone(ListingId(event.meta.key.id), event.meta.version)),
         }
     }
 

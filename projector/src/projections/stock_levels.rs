@@ -1,6 +1,6 @@
 //! How many are left, what is low: `projection.stock_levels`.
 
-use events::{Aggregate, Event, Fact, VariantId};
+use events::{Aggregate as _, AggregateKind, Event, Stock, VariantId};
 use sqlx::PgPool;
 use uuid::Uuid;
 use views::stock_levels::Row;
@@ -23,16 +23,15 @@ impl StockLevels {
 
 impl Projection for StockLevels {
     const NAME: &'static str = "stock_levels";
-    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
+    const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
     const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
 
     type Write = Row;
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
-        match &event.fact {
-            Fact::Stock { state: Some(stock), .. } => Ok(Row::of(stock)),
-            Fact::Stock { state: None, .. } => Ok(Row::tombstone(VariantId(event.meta.key.id), event.meta.version)),
-            Fact::Listing { .. } => anyhow::bail!("a listing has no level"),
+        match event.state::<Stock>()? {
+            Some(stock) => Ok(Row::of(&stock)),
+            None => Ok(Row::tombstone(VariantId(event.meta.key.id), event.meta.version)),
         }
     }
 

@@ -7,6 +7,7 @@
 // What a fact is about.
 pub mod ids;
 pub mod money;
+pub mod roles;
 pub mod timestamp;
 
 // The facts of each aggregate: its state and what can happen to it.
@@ -25,6 +26,7 @@ pub use envelope::{DecodeError, Event, Fact, Headers, Meta, Recorded};
 pub use ids::{EventId, ImageId, ListingId, UserId, VariantId};
 pub use listing::{Listing, ListingChange};
 pub use money::{Currency, Money};
+pub use roles::Roles;
 pub use stock::{Stock, StockChange};
 pub use subject::{Aggregate, AggregateKey};
 pub use timestamp::Timestamp;

@@ -2,22 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::{ListingId, Timestamp, UserId, VariantId};
+use crate::{Aggregate, AggregateKey, AggregateKind, Change, ListingId, Timestamp, UserId, VariantId, aggregate::Description};
 
-/// More pieces than this are a mistake, in `on_hand` and in one movement.
+/// Largest number of pieces in `on_hand` and in one movement. A larger number is a typing mistake, so it is refused.
 pub const PIECES_LIMIT: i64 = 1_000_000_000;
 
 /// The whole state of a variant's stock, as events carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stock {
     pub variant_id: VariantId,
-    /// Whose variant it is. A projection may take nothing from another aggregate, so it stands here (PROTOCOL W9).
+    /// The listing that the variant belongs to. It is repeated here because a projection takes no field from another aggregate
+    /// (PROTOCOL W9).
     pub listing_id: ListingId,
     pub seller_id: UserId,
-    /// Pieces on the shelf, the reserved ones included.
+    /// Pieces in stock, reserved ones included.
     pub on_hand: i64,
-    /// Pieces held for buyers.
+    /// Pieces reserved for buyers.
     pub reserved: i64,
     /// At or below this many available pieces the stock counts as low.
     pub low_stock_threshold: Option<i64>,
@@ -27,7 +29,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// How many can be bought now. Never negative.
+    /// Pieces that can be bought now. Never negative.
     #[must_use]
     pub fn available(&self) -> i64 {
         self.on_hand - self.reserved
@@ -61,14 +63,14 @@ impl From<&Stock> for StockLevel {
     }
 }
 
-/// What can happen to a stock.
+/// A change of a stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", deny_unknown_fields)]
+#[serde(tag = "type")]
 pub enum StockChange {
-    /// The variant was made, with this many pieces.
+    /// The variant was created, with this many pieces.
     #[serde(rename = "stock.opened.v1")]
     Opened { on_hand: i64 },
-    /// It was counted, or its threshold set. What is absent stayed as it was.
+    /// The stock was set to a count, or its threshold was set. An absent field did not change.
     #[serde(rename = "stock.set.v1")]
     Set {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +80,7 @@ pub enum StockChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Pieces came, went, or were corrected.
+    /// Pieces were added, removed or corrected.
     #[serde(rename = "stock.moved.v1")]
     Moved {
         movement: Movement,
@@ -88,15 +90,39 @@ pub enum StockChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reference: Option<String>,
     },
-    /// Its variant or listing is gone.
+    /// The variant or its listing was deleted.
     #[serde(rename = "stock.removed.v1")]
     Removed {},
 }
 
-impl StockChange {
-    /// The event's `ce-type`.
+impl Aggregate for Stock {
+    const KIND: AggregateKind = AggregateKind::new(&Description {
+        name: "stock",
+        event_types: &["stock.opened.v1", "stock.set.v1", "stock.moved.v1", "stock.removed.v1"],
+        upcasters: &[],
+    });
+
+    type Change = StockChange;
+
+    fn id(&self) -> Uuid {
+        self.variant_id.0
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl AggregateKey {
+    /// The key of a variant's stock.
     #[must_use]
-    pub fn event_type(&self) -> &'static str {
+    pub fn stock(id: impl Into<Uuid>) -> Self {
+        Self::of::<Stock>(id)
+    }
+}
+
+impl Change for StockChange {
+    fn event_type(&self) -> &'static str {
         match self {
             Self::Opened { .. } => "stock.opened.v1",
             Self::Set { .. } => "stock.set.v1",
@@ -106,12 +132,12 @@ impl StockChange {
     }
 }
 
-/// Which way pieces moved.
+/// Direction of a movement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Movement {
     In,
     Out,
-    /// The only one whose quantity may be negative.
+    /// A correction. The only movement whose quantity may be negative.
     Adjustment,
 }

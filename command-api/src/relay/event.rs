@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use events::Aggregate;
+use events::AggregateKind;
 use events::subject::EVENTS_PREFIX;
 use uuid::Uuid;
 
@@ -22,8 +22,8 @@ pub struct SubjectKey {
 impl SubjectKey {
     /// Returns `None` if `kind` cannot be one token of a subject: it is empty, or holds a separator, a wildcard or a space.
     pub fn new(kind: &str, id: Uuid) -> Option<Self> {
-        if let Ok(known) = kind.parse::<Aggregate>() {
-            return Some(Self { kind: Cow::Borrowed(known.as_str()), id });
+        if let Some(known) = AggregateKind::from_name(kind) {
+            return Some(Self { kind: Cow::Borrowed(known.name()), id });
         }
         let is_token = !kind.is_empty() && kind.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '.' | '*' | '>'));
         is_token.then(|| Self { kind: Cow::Owned(kind.to_owned()), id })

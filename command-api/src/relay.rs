@@ -38,13 +38,13 @@ mod lane;
 mod session;
 mod throttle;
 
-// What it does with the events of its shards, in this order.
+// The steps of the picture, in order; all of them handle events of the journal.
 mod event;
+mod journal_reader;
 
 mod ownership;
 
 mod claim;
-mod journal_reader;
 
 mod batch;
 

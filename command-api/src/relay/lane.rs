@@ -22,7 +22,7 @@ use super::publisher::{Publisher, ResolveOutcome};
 use super::repair::ShardRepair;
 use super::rewind::suspend_diverged;
 use super::send::{MessageIds, PublishAnswer, publish_batch};
-use super::session::{Connections, RelaySession};
+use super::session::{LaneConnections, RelaySession};
 use super::suspended::SuspendedAggregates;
 use super::throttle::LaneThrottle;
 use super::watermark::{self, WatermarkCheck, Watermarks};
@@ -74,7 +74,7 @@ async fn attempt(
     // The broker first: a process that cannot publish must not keep shards from one that can.
     let connecting = async {
         let broker = Arc::new(Broker::connect(&settings.nats_urls).await?);
-        Ok::<_, LaneError>(Connections { broker, session: RelaySession::open(&settings.database).await? })
+        Ok::<_, LaneError>(LaneConnections { broker, session: RelaySession::open(&settings.database).await? })
     };
     let Some(connected) = stop.run_until_cancelled(connecting).await else {
         return Ok(());
@@ -107,7 +107,7 @@ struct Lane<'a> {
     settings: &'a LaneSettings,
     stop: &'a CancellationToken,
     throttle: &'a mut LaneThrottle,
-    connections: Connections,
+    connections: LaneConnections,
     ownership: ShardOwnership,
     claimer: Claimer,
     publisher: Publisher,
@@ -196,7 +196,7 @@ impl Lane<'_> {
 
     /// Locks those of these shards that are free. Owns the intact ones; returns the others, and what they have lost.
     async fn lock_and_check(&mut self, shards: &[i16]) -> Result<Vec<(i16, String)>, LaneError> {
-        let Connections { session, broker } = &mut self.connections;
+        let LaneConnections { session, broker } = &mut self.connections;
         let mut lost = Vec::new();
         for shard in session.try_lock(shards).await? {
             let watermark = match watermark::check(session, broker, shard).await? {

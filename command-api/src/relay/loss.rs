@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 
 use super::LaneError;
-use super::session::{Connections, RelaySession};
+use super::session::{LaneConnections, RelaySession};
 use super::watermark;
 
 /// When a stream was created, its first and last sequence, and its number of messages.
@@ -68,7 +68,7 @@ impl<'a> LossDetector<'a> {
     /// Fails if the stream has lost something since the last check. Whoever takes a shard then repairs it first.
     ///
     /// Must run before every change of a watermark and before a gap is filled: an event published after a loss could hide it.
-    pub async fn check(&mut self, connections: &mut Connections) -> Result<(), LaneError> {
+    pub async fn check(&mut self, connections: &mut LaneConnections) -> Result<(), LaneError> {
         let extent = connections.session.keep_alive_while(connections.broker.extent()).await??;
         let loss = extent.loss_since(self.extent, self.acknowledged);
         if loss.is_some() {

@@ -12,7 +12,7 @@ use super::loss::LossDetector;
 use super::metrics::RelayMetrics;
 use super::resolve::{LastMessage, ResolveStep, next_step};
 use super::send::{MessageIds, PublishAnswer, publish_batch, publish_one};
-use super::session::Connections;
+use super::session::LaneConnections;
 
 /// Upper bound of attempts to resolve one event. More than this means that another program keeps publishing to its subject.
 const RESOLVE_ATTEMPTS: u32 = 5;
@@ -86,7 +86,7 @@ impl Publisher {
 
     /// Reads the last messages of these aggregates, where they are not known. Keeps only those that are the journal's events: any
     /// other is read again, and judged, when its event is resolved.
-    pub async fn look_up(&mut self, connections: &mut Connections, mut keys: HashSet<SubjectKey>) -> Result<(), LaneError> {
+    pub async fn look_up(&mut self, connections: &mut LaneConnections, mut keys: HashSet<SubjectKey>) -> Result<(), LaneError> {
         keys.retain(|key| !self.last_messages.contains_key(key));
         if keys.is_empty() {
             return Ok(());
@@ -105,7 +105,7 @@ impl Publisher {
     /// Makes sure that the stream holds one event, or says why it does not. `gap_bytes` bounds a batch that fills a gap before it.
     pub async fn resolve(
         &mut self,
-        connections: &mut Connections,
+        connections: &mut LaneConnections,
         loss: &mut LossDetector<'_>,
         event: &JournalEvent,
         mut ids: MessageIds,
@@ -155,7 +155,7 @@ impl Publisher {
     /// Returns an outcome only if that failed and the event cannot be published either.
     async fn fill_gap(
         &mut self,
-        connections: &mut Connections,
+        connections: &mut LaneConnections,
         loss: &mut LossDetector<'_>,
         event: &JournalEvent,
         (mut after, mut expected): (u64, u64),

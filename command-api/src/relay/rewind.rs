@@ -13,7 +13,7 @@ use super::event::{StoredEvent, SubjectKey};
 use super::journal_reader::event_ids;
 use super::lane::LaneSettings;
 use super::resolve::divergence;
-use super::session::Connections;
+use super::session::LaneConnections;
 use super::suspended::SuspendedAggregates;
 use super::watermark;
 
@@ -23,7 +23,7 @@ const MESSAGES_READ: u64 = 2_000;
 
 /// Suspends the aggregates of this lane whose last events the journal lacks.
 pub async fn suspend_diverged(
-    connections: &mut Connections,
+    connections: &mut LaneConnections,
     settings: &LaneSettings,
     suspended: &mut SuspendedAggregates,
 ) -> Result<(), LaneError> {
@@ -58,7 +58,7 @@ pub async fn suspend_diverged(
 /// Reads the last event of each aggregate of these shards among the messages beyond the shards' watermarks.
 ///
 /// The watermarks of other shards are ignored: they may have moved since the database went back.
-async fn newest_events(connections: &mut Connections, shards: &[i16]) -> Result<HashMap<SubjectKey, StoredEvent>, LaneError> {
+async fn newest_events(connections: &mut LaneConnections, shards: &[i16]) -> Result<HashMap<SubjectKey, StoredEvent>, LaneError> {
     let extent = connections.broker.extent_at_connect();
     let watermark = watermark::highest_sequence(&mut connections.session, shards).await?;
     let first = (watermark.min(extent.last.saturating_sub(MESSAGES_READ)) + 1).max(extent.first);

@@ -44,7 +44,7 @@ const PLANS: [(&str, &str); 5] = [
 ];
 
 /// What a lane is connected to. Losing either connection ends the lane's attempt.
-pub struct Connections {
+pub struct LaneConnections {
     pub session: RelaySession,
     pub broker: Arc<Broker>,
 }

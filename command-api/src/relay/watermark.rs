@@ -16,7 +16,7 @@ use super::broker::Broker;
 use super::event::{JournalEvent, StoredEvent};
 use super::loss::LossDetector;
 use super::resolve::LastMessage;
-use super::session::{Connections, RelaySession};
+use super::session::{LaneConnections, RelaySession};
 
 /// Rows that are worth a delete while more events are waiting: the check for a loss and the watermarks cost the same for one batch
 /// as for several. If the relay dies before the delete, its successor finds these events in the stream, aggregate by aggregate.
@@ -63,7 +63,7 @@ impl Watermarks {
     /// Deletes the acknowledged rows from the outbox and moves the watermarks of their shards; returns those.
     pub async fn delete_acknowledged(
         &mut self,
-        connections: &mut Connections,
+        connections: &mut LaneConnections,
         loss: &mut LossDetector<'_>,
     ) -> Result<Vec<(i16, Watermark)>, LaneError> {
         if self.acknowledged.is_empty() {
@@ -78,7 +78,7 @@ impl Watermarks {
     }
 
     /// Writes the watermarks of repaired shards, which makes them valid again.
-    pub async fn validate(&self, connections: &mut Connections, shards: &[i16]) -> Result<(), LaneError> {
+    pub async fn validate(&self, connections: &mut LaneConnections, shards: &[i16]) -> Result<(), LaneError> {
         let marks = self.of(shards.iter().copied());
         validate(&mut connections.session, connections.broker.stream_created(), shards, &marks).await
     }

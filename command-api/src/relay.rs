@@ -17,7 +17,7 @@
 //!    publish        one atomic batch with expected sequences                   │
 //!       │ ack          │ any other answer                                      │
 //!       │              ▼                                                       ▼
-//!       │           resolve    read the subject; publish, fill the gap from the journal, or suspend the aggregate
+//!       │           resolve    read the subject; publish, fill the gap from the journal, or defer the aggregate
 //!       ▼              │ stored
 //!     delete  ◄────────┘   check for a loss, delete the outbox rows, move the watermarks
 //! ```
@@ -51,8 +51,8 @@ mod batch;
 mod publisher;
 mod send;
 
+mod deferred;
 mod resolve;
-mod suspended;
 
 mod watermark;
 

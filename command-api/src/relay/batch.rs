@@ -26,12 +26,12 @@ pub struct BatchPlan {
 
 /// Divides events, which must be in order of version within an aggregate.
 ///
-/// `last_messages` holds the last messages of subjects, each proven to be the journal's event. An event of a suspended aggregate
+/// `last_messages` holds the last messages of subjects, each proven to be the journal's event. An event of a deferred aggregate
 /// never shares a batch: if the broker refuses it again, it would refuse the others with it.
 pub fn plan_batch(
     events: Vec<JournalEvent>,
     last_messages: &HashMap<SubjectKey, StoredEvent>,
-    is_suspended: impl Fn(&SubjectKey) -> bool,
+    is_deferred: impl Fn(&SubjectKey) -> bool,
 ) -> BatchPlan {
     let mut plan = BatchPlan { together: Vec::with_capacity(events.len()), ..BatchPlan::default() };
     // The last version of each aggregate in the batch.
@@ -40,7 +40,7 @@ pub fn plan_batch(
     for event in events {
         let (key, version) = (event.key.clone(), event.version);
         let expected = match (batched.get(&key), last_messages.get(&key)) {
-            _ if unresolved.contains(&key) || is_suspended(&key) => None,
+            _ if unresolved.contains(&key) || is_deferred(&key) => None,
             (Some(before), _) if before + 1 == version => Some(None),
             (None, Some(last)) if last.version >= version => {
                 plan.already_stored.push((event, *last));
@@ -102,7 +102,7 @@ mod tests {
             event(5, 8),
             event(5, 9),
             event(5, 10),
-            // The next of one that was set aside.
+            // The next of one that was deferred.
             event(6, 1),
             event(6, 2),
         ];

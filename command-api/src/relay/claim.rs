@@ -8,11 +8,11 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::LaneError;
+use super::deferred::DeferredAggregates;
 use super::event::{JournalEvent, StoredEvent, SubjectKey};
 use super::journal_reader::{BATCH_EVENTS, JournalRow, ReadRows, rows_at};
 use super::ownership::ShardOwnership;
 use super::session::RelaySession;
-use super::suspended::SuspendedAggregates;
 
 /// A claim reads above the floor of each shard, because the head of a table where much was deleted is slow to read. A row that
 /// committed late lies below the floor. It is found by a sweep, which reads from the start, this often.
@@ -65,12 +65,12 @@ impl Claimer {
         &mut self,
         session: &mut RelaySession,
         ownership: &ShardOwnership,
-        suspended: &SuspendedAggregates,
+        deferred: &DeferredAggregates,
         bytes: i64,
     ) -> Result<Vec<JournalEvent>, LaneError> {
         let floor = |shard: &i16| (*shard, self.floors.get(shard).copied().unwrap_or_default());
         let floors: Vec<(i16, i64)> = ownership.owned().iter().map(floor).collect();
-        let without = suspended.backing_off();
+        let without = deferred.backing_off();
         let ReadRows { events, unpublishable, reached } = if without.is_empty() {
             oldest(session, &floors, rows_per_shard(self.shards_with_rows), bytes).await?
         } else {

@@ -15,15 +15,15 @@ use tracing::{debug, info, warn};
 use super::batch::{BatchPlan, OutgoingEvent, plan_batch};
 use super::broker::Broker;
 use super::claim::Claimer;
+use super::deferred::DeferredAggregates;
 use super::event::{JournalEvent, StoredEvent, SubjectKey};
 use super::loss::{LossDetector, StreamExtent};
 use super::ownership::ShardOwnership;
 use super::publisher::{Publisher, ResolveOutcome};
 use super::repair::ShardRepair;
-use super::rewind::suspend_diverged;
+use super::rewind::defer_diverged;
 use super::send::{MessageIds, PublishAnswer, publish_batch};
 use super::session::{LaneConnections, RelaySession};
-use super::suspended::SuspendedAggregates;
 use super::throttle::LaneThrottle;
 use super::watermark::{self, WatermarkCheck, Watermarks};
 use super::{LaneError, RelayMetrics, RelayStatus};
@@ -91,7 +91,7 @@ async fn attempt(
         publisher: Publisher::new(settings.metrics.clone()),
         watermarks: Watermarks::default(),
         loss: LossDetector::since(extent),
-        suspended: SuspendedAggregates::none(settings.status.clone()),
+        deferred: DeferredAggregates::none(settings.status.clone()),
     };
     settings.status.working(settings.number);
     let outcome = lane.work().await;
@@ -113,7 +113,7 @@ struct Lane<'a> {
     publisher: Publisher,
     watermarks: Watermarks,
     loss: LossDetector<'a>,
-    suspended: SuspendedAggregates,
+    deferred: DeferredAggregates,
 }
 
 impl Lane<'_> {
@@ -122,7 +122,7 @@ impl Lane<'_> {
         let mut claimed_ahead: Option<Vec<JournalEvent>> = None;
         // Messages can be lost while a lane reconnects.
         self.loss.check(&mut self.connections).await?;
-        suspend_diverged(&mut self.connections, self.settings, &mut self.suspended).await?;
+        defer_diverged(&mut self.connections, self.settings, &mut self.deferred).await?;
         while !self.stop.is_cancelled() {
             self.connections.broker.check_connected()?;
             if self.ownership.attempt_is_due() {
@@ -237,7 +237,7 @@ impl Lane<'_> {
             self.publisher.look_up(&mut self.connections, known).await?;
             self.publish(events, false, MessageIds::Repair).await?;
             self.delete_acknowledged().await?;
-            repair.return_unpublished(&mut self.connections.session, &self.suspended).await?;
+            repair.return_unpublished(&mut self.connections.session, &self.deferred).await?;
         }
         self.loss.check(&mut self.connections).await?;
         self.watermarks.validate(&mut self.connections, repair.shards()).await?;
@@ -266,7 +266,7 @@ impl Lane<'_> {
             session.ping_if_due().await?;
             return Ok(Vec::new());
         }
-        let events = self.claimer.claim(session, &self.ownership, &self.suspended, self.throttle.batch_bytes).await?;
+        let events = self.claimer.claim(session, &self.ownership, &self.deferred, self.throttle.batch_bytes).await?;
         let unknown = self.claimer.to_look_up(&events, in_flight);
         self.publisher.look_up(&mut self.connections, unknown).await?;
         self.claimer.verify(&events, self.publisher.last_messages());
@@ -283,11 +283,11 @@ impl Lane<'_> {
     ) -> Result<Option<Vec<JournalEvent>>, LaneError> {
         let mut claimed = None;
         while !events.is_empty() {
-            // An aggregate may have been suspended after its events were claimed.
-            events.retain(|event| !self.suspended.is_backing_off(&event.key));
-            let is_suspended = |key: &SubjectKey| self.suspended.contains(key);
+            // An aggregate may have been deferred after its events were claimed.
+            events.retain(|event| !self.deferred.is_backing_off(&event.key));
+            let is_deferred = |key: &SubjectKey| self.deferred.contains(key);
             let BatchPlan { together, already_stored, mut unresolved } =
-                plan_batch(events, self.publisher.last_messages(), is_suspended);
+                plan_batch(events, self.publisher.last_messages(), is_deferred);
             for (event, stored) in already_stored {
                 self.acknowledge(&event, stored);
             }
@@ -368,9 +368,9 @@ impl Lane<'_> {
                 ResolveOutcome::Rejected(reason) => {
                     self.publisher.record_rejection(event.key.clone());
                     rejection = Some(reason.clone());
-                    self.suspended.suspend(event.key, reason, false);
+                    self.deferred.defer(event.key, reason, false);
                 }
-                ResolveOutcome::Suspended { reason, diverged } => self.suspended.suspend(event.key, reason, diverged),
+                ResolveOutcome::Deferred { reason, diverged } => self.deferred.defer(event.key, reason, diverged),
             }
         }
         match rejection {
@@ -381,7 +381,7 @@ impl Lane<'_> {
 
     /// Records that the stream holds an event.
     fn acknowledge(&mut self, event: &JournalEvent, stored: StoredEvent) {
-        self.suspended.resume(&event.key);
+        self.deferred.resume(&event.key);
         self.watermarks.acknowledge(event, stored);
     }
 

@@ -26,7 +26,7 @@ pub struct RelayMetrics {
     unpublished: Gauge,
     oldest_age: Gauge<f64, AtomicU64>,
     unowned: Gauge,
-    suspended: Gauge,
+    deferred: Gauge,
     diverged: Gauge,
     repairing: Gauge,
     published: Counter,
@@ -43,7 +43,7 @@ impl RelayMetrics {
             metrics.oldest_age.clone(),
         );
         registry.register("relay_shards_unowned", "Shards that no process publishes", metrics.unowned.clone());
-        registry.register("relay_set_aside", "Aggregates that this process cannot publish for now", metrics.suspended.clone());
+        registry.register("relay_set_aside", "Aggregates that this process cannot publish for now", metrics.deferred.clone());
         registry.register(
             "relay_diverged",
             "Aggregates with another history in the stream than in the journal, as far as this process knows",
@@ -66,7 +66,7 @@ pub(super) async fn sample(database: PgConnectOptions, metrics: RelayMetrics, st
     let mut connection: Option<PgConnection> = None;
     while stop.run_until_cancelled(tokio::time::sleep(SAMPLE_EVERY)).await.is_some() {
         let totals = status.totals();
-        metrics.suspended.set(totals.suspended);
+        metrics.deferred.set(totals.deferred);
         metrics.diverged.set(totals.diverged);
         metrics.repairing.set(totals.repairing);
         let sampled = stop.run_until_cancelled(timeout(SAMPLE_WITHIN, sample_outbox(&database, connection.take()))).await;

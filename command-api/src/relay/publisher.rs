@@ -29,7 +29,7 @@ pub enum ResolveOutcome {
     /// The broker will not take it.
     Rejected(String),
     /// It cannot be published for now.
-    Suspended {
+    Deferred {
         reason: String,
         diverged: bool,
     },
@@ -135,7 +135,7 @@ impl Publisher {
                     return Ok(ResolveOutcome::Stored(stored));
                 }
                 ResolveStep::Diverged(divergence) => {
-                    return Ok(ResolveOutcome::Suspended { reason: divergence.to_string(), diverged: true });
+                    return Ok(ResolveOutcome::Deferred { reason: divergence.to_string(), diverged: true });
                 }
             };
             let publishing = publish_one(&connections.broker, event, expected, ids);
@@ -148,7 +148,7 @@ impl Publisher {
             }
         }
         let reason = format!("another program keeps publishing to {subject}");
-        Ok(ResolveOutcome::Suspended { reason, diverged: false })
+        Ok(ResolveOutcome::Deferred { reason, diverged: false })
     }
 
     /// Publishes the versions before this event from the journal, beginning after version `after`, whose sequence is `expected`.
@@ -180,7 +180,7 @@ impl Publisher {
             }
             if batch.is_empty() {
                 let reason = format!("the journal lacks version {}", after + 1);
-                return Ok(Some(ResolveOutcome::Suspended { reason, diverged: false }));
+                return Ok(Some(ResolveOutcome::Deferred { reason, diverged: false }));
             }
             let publishing = publish_batch(&connections.broker, &batch, MessageIds::Repair);
             match connections.session.keep_alive_while(publishing).await?? {

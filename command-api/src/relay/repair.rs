@@ -6,10 +6,10 @@
 
 use super::LaneError;
 use super::claim::return_to_outbox;
+use super::deferred::DeferredAggregates;
 use super::event::{JournalEvent, SubjectKey};
 use super::journal_reader::{last_seq, rows_of_shards};
 use super::session::RelaySession;
-use super::suspended::SuspendedAggregates;
 use super::watermark;
 
 /// The repair of some shards: a cursor over their events in the journal.
@@ -52,10 +52,10 @@ impl ShardRepair {
     pub async fn return_unpublished(
         &mut self,
         session: &mut RelaySession,
-        suspended: &SuspendedAggregates,
+        deferred: &DeferredAggregates,
     ) -> Result<(), LaneError> {
         let mut rows = std::mem::take(&mut self.unpublishable);
-        rows.extend(self.events.drain(..).filter(|(key, _)| suspended.contains(key)).map(|(_, row)| row));
+        rows.extend(self.events.drain(..).filter(|(key, _)| deferred.contains(key)).map(|(_, row)| row));
         return_to_outbox(session, &rows).await
     }
 }

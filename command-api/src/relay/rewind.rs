@@ -1,31 +1,31 @@
 //! Whether the database went back: it was restored, or failed over to a copy that lacks what it had acknowledged.
 //!
 //! The stream is then ahead of the journal. What the stream holds beyond the last watermark is normally what was in flight when a
-//! relay died, and the journal has all of it. The aggregates whose events the journal lacks are suspended, for an operator to
-//! decide; nothing of theirs is deleted.
+//! relay died, and the journal has all of it. The aggregates whose events the journal lacks are deferred until an operator
+//! decides; nothing of theirs is deleted.
 
 use std::collections::HashMap;
 
 use tracing::error;
 
 use super::LaneError;
+use super::deferred::DeferredAggregates;
 use super::event::{StoredEvent, SubjectKey};
 use super::journal_reader::event_ids;
 use super::lane::LaneSettings;
 use super::resolve::divergence;
 use super::session::LaneConnections;
-use super::suspended::SuspendedAggregates;
 use super::watermark;
 
 /// Messages read from the end of the stream back, even below the watermarks: a later owner of these shards may have moved the
 /// watermarks past a divergence.
 const MESSAGES_READ: u64 = 2_000;
 
-/// Suspends the aggregates of this lane whose last events the journal lacks.
-pub async fn suspend_diverged(
+/// Defers the aggregates of this lane whose last events the journal lacks.
+pub async fn defer_diverged(
     connections: &mut LaneConnections,
     settings: &LaneSettings,
-    suspended: &mut SuspendedAggregates,
+    deferred: &mut DeferredAggregates,
 ) -> Result<(), LaneError> {
     let mut last_events = newest_events(connections, &settings.shards).await?;
     // A divergence found earlier counts until its last event is proven to be the journal's.
@@ -41,7 +41,7 @@ pub async fn suspend_diverged(
     for ((key, stored), journal) in last_events.into_iter().zip(journal) {
         if let Some(divergence) = divergence(&stored, journal) {
             diverged += 1;
-            suspended.suspend(key, divergence.to_string(), true);
+            deferred.defer(key, divergence.to_string(), true);
         }
     }
     if diverged > 0 {

@@ -22,14 +22,14 @@ struct StatusFields {
     lanes: BTreeMap<i16, Option<String>>,
     /// The shards that this process owns, with their watermarks.
     owned: BTreeMap<i16, Option<Watermark>>,
-    suspended: BTreeMap<SubjectKey, Suspension>,
+    deferred: BTreeMap<SubjectKey, Deferral>,
     /// By shard: why the stream is being repaired from the journal.
     repairs: BTreeMap<i16, String>,
 }
 
 /// Why an aggregate is not published for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspension {
+pub struct Deferral {
     /// Whether journal and stream hold different histories, so that an operator has to decide.
     pub diverged: bool,
     pub reason: String,
@@ -37,7 +37,7 @@ pub struct Suspension {
 
 /// The numbers that the metrics show.
 pub(super) struct StatusTotals {
-    pub suspended: i64,
+    pub deferred: i64,
     pub diverged: i64,
     pub repairing: i64,
 }
@@ -72,29 +72,29 @@ impl RelayStatus {
         let mut fields = self.fields();
         fields.owned.retain(|shard, _| !shards.contains(shard));
         fields.repairs.retain(|shard, _| !shards.contains(shard));
-        fields.suspended.retain(|key, suspension| suspension.diverged || !shards.contains(&key.shard()));
+        fields.deferred.retain(|key, deferral| deferral.diverged || !shards.contains(&key.shard()));
     }
 
-    pub(super) fn suspended(&self, key: SubjectKey, suspension: Suspension) {
-        self.fields().suspended.insert(key, suspension);
+    pub(super) fn deferred(&self, key: SubjectKey, deferral: Deferral) {
+        self.fields().deferred.insert(key, deferral);
     }
 
     pub(super) fn resumed(&self, key: &SubjectKey) {
-        self.fields().suspended.remove(key);
+        self.fields().deferred.remove(key);
     }
 
     /// Returns the aggregates of these shards that were diverged when their lane last checked.
     pub(super) fn diverged(&self, shards: &[i16]) -> Vec<SubjectKey> {
         let fields = self.fields();
-        let diverged = fields.suspended.iter().filter(|(key, suspension)| suspension.diverged && shards.contains(&key.shard()));
+        let diverged = fields.deferred.iter().filter(|(key, deferral)| deferral.diverged && shards.contains(&key.shard()));
         diverged.map(|(key, _)| key.clone()).collect()
     }
 
     pub(super) fn totals(&self) -> StatusTotals {
         let fields = self.fields();
-        let count = |diverged: bool| fields.suspended.values().filter(|suspension| suspension.diverged == diverged).count();
+        let count = |diverged: bool| fields.deferred.values().filter(|deferral| deferral.diverged == diverged).count();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        StatusTotals { suspended: gauge(count(false)), diverged: gauge(count(true)), repairing: gauge(fields.repairs.len()) }
+        StatusTotals { deferred: gauge(count(false)), diverged: gauge(count(true)), repairing: gauge(fields.repairs.len()) }
     }
 
     /// Returns the readiness checks. All are optional: commands are accepted and stored without a broker.
@@ -103,8 +103,8 @@ impl RelayStatus {
         let fields = self.fields();
         let waiting = fields.lanes.values().find_map(Option::as_ref);
         let broker = waiting.map_or_else(|| Check::passed("relay"), |why| Check::failed("relay", why.as_str()));
-        let diverged = fields.suspended.values().filter(|suspension| suspension.diverged).count();
-        let suspended = fields.suspended.len() - diverged;
+        let diverged = fields.deferred.values().filter(|deferral| deferral.diverged).count();
+        let deferred = fields.deferred.len() - diverged;
         let count = |name, count: usize, what: &str| match count {
             0 => Check::passed(name),
             _ => Check::failed(name, format!("{count} aggregates {what}, see /status")),
@@ -112,7 +112,7 @@ impl RelayStatus {
         vec![
             broker.optional(),
             count("relay_diverged", diverged, "have another history in the stream than in the journal").optional(),
-            count("relay_set_aside", suspended, "cannot be published for now").optional(),
+            count("relay_set_aside", deferred, "cannot be published for now").optional(),
         ]
     }
 
@@ -134,9 +134,9 @@ impl RelayStatus {
             })
             .collect();
         let listed = |diverged: bool| -> Vec<Value> {
-            let of_this_kind = fields.suspended.iter().filter(|(_, suspension)| suspension.diverged == diverged).take(LISTED);
+            let of_this_kind = fields.deferred.iter().filter(|(_, deferral)| deferral.diverged == diverged).take(LISTED);
             of_this_kind
-                .map(|(key, suspension)| json!({ "aggregate": key.kind(), "id": key.id(), "shard": key.shard(), "reason": suspension.reason }))
+                .map(|(key, deferral)| json!({ "aggregate": key.kind(), "id": key.id(), "shard": key.shard(), "reason": deferral.reason }))
                 .collect()
         };
         let lanes: Vec<Value> = fields
@@ -144,12 +144,12 @@ impl RelayStatus {
             .iter()
             .map(|(lane, waiting)| json!({ "lane": lane, "state": if waiting.is_some() { "waiting" } else { "working" }, "reason": waiting }))
             .collect();
-        let diverged = fields.suspended.values().filter(|suspension| suspension.diverged).count();
+        let diverged = fields.deferred.values().filter(|deferral| deferral.diverged).count();
         json!({
             "lanes": lanes,
             "shards": shards,
             "diverged": { "count": diverged, "aggregates": listed(true) },
-            "set_aside": { "count": fields.suspended.len() - diverged, "aggregates": listed(false) },
+            "set_aside": { "count": fields.deferred.len() - diverged, "aggregates": listed(false) },
         })
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::event::SubjectKey;
-use super::status::{RelayStatus, Suspension};
+use super::status::{Deferral, RelayStatus};
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LAST: Duration = Duration::from_mins(1);
@@ -17,16 +17,16 @@ struct RetryAt {
     backoff: Duration,
 }
 
-/// The aggregates of a lane whose publication is suspended.
+/// The aggregates of a lane whose publication is deferred.
 ///
 /// An aggregate stays in here after its backoff has passed, until one of its events is acknowledged: until then it is published
 /// alone, never in a batch.
-pub struct SuspendedAggregates {
+pub struct DeferredAggregates {
     retries: HashMap<SubjectKey, RetryAt>,
     status: RelayStatus,
 }
 
-impl SuspendedAggregates {
+impl DeferredAggregates {
     pub fn none(status: RelayStatus) -> Self {
         Self { retries: HashMap::new(), status }
     }
@@ -45,11 +45,11 @@ impl SuspendedAggregates {
         self.retries.keys().filter(|key| self.is_backing_off(key)).cloned().collect()
     }
 
-    pub fn suspend(&mut self, key: SubjectKey, reason: String, diverged: bool) {
+    pub fn defer(&mut self, key: SubjectKey, reason: String, diverged: bool) {
         let backoff = self.retries.get(&key).map_or(BACKOFF_FIRST, |retry| (retry.backoff * 2).min(BACKOFF_LAST));
-        warn!(aggregate.name = key.kind(), aggregate.id = %key.id(), diverged, retry_ms = backoff.as_millis(), "Suspended the publication of {key}: {reason}");
+        warn!(aggregate.name = key.kind(), aggregate.id = %key.id(), diverged, retry_ms = backoff.as_millis(), "Deferred the publication of {key}: {reason}");
         self.retries.insert(key.clone(), RetryAt { at: Instant::now() + backoff, backoff });
-        self.status.suspended(key, Suspension { diverged, reason });
+        self.status.deferred(key, Deferral { diverged, reason });
     }
 
     pub fn resume(&mut self, key: &SubjectKey) {

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes listings of the Airbnb data (places to stay in ten markets), in the form that `command-api import` reads.
+"""Converts the Airbnb data (accommodation in ten markets) into the input format of `command-api import`.
 
-Every host is a seller of its own, so it has to be imported by an admin. A price is in its market's currency, which the data
-writes as `$` everywhere. The data has no stock: each place is one piece.
+Every host becomes a seller, so the import needs the token of an admin. Prices are in the currency of the market, although the
+data writes `$` everywhere. The data has no stock: each place gets a stock of 1.
 """
 
 import html
@@ -12,7 +12,7 @@ import uuid
 
 import rows
 
-# Country and currency are not in the data: they are those of the market.
+# City, country and currency of each market; the data does not contain them.
 MARKETS = {
     "antwerp": ("Antwerp", "BE", "EUR"),
     "athens": ("Athens", "GR", "EUR"),
@@ -25,16 +25,16 @@ MARKETS = {
     "vaud-ch": ("Vaud", "CH", "CHF"),
     "washington-dc": ("Washington", "US", "USD"),
 }
-# Hosts are numbers there and UUIDs here: always the same one for the same host.
+# Namespace of the sellers' UUIDs, which are derived from the numeric host ids.
 HOSTS = uuid.uuid5(uuid.NAMESPACE_URL, "https://www.airbnb.com/users/show/")
 
 PRICE = re.compile(r"\$(\d{1,3}(?:,\d{3})*|\d+)(\.\d{2})?")
-# One element of `{TV,"Cable TV","6\" screen"}`, as Postgres writes an array.
+# One element of a Postgres array literal such as `{TV,"Cable TV","6\" screen"}`.
 ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"]+)')
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 LINE_END = re.compile(r"<br\s*/?>|</p>", re.IGNORECASE)
 
-# Column, attribute, unit.
+# Column, name of the attribute, unit.
 FACTS = [
     ("accommodates", "accommodates", None),
     ("bedrooms", "bedrooms", None),
@@ -96,7 +96,7 @@ def attributes(row, report):
 
 
 def amenities(text, report):
-    """Newer data has them as JSON, older data as Postgres writes an array."""
+    """Parses the amenities: a JSON array in newer data, a Postgres array literal in older data."""
     if text.startswith("["):
         report["amenities as JSON"] += 1
         return json.loads(text)
@@ -105,13 +105,13 @@ def amenities(text, report):
 
 
 def plain(text):
-    """The text of HTML: lines stay lines, entities are what they stand for."""
+    """Returns the text of HTML: line breaks are kept, entities are decoded."""
     lines = TAG.sub("", LINE_END.sub("\n", text))
     return re.sub(r"\n{3,}", "\n\n", html.unescape(lines)).strip()
 
 
 def slug(name):
-    """`Entire home/apt` is one level of a path: `entire-home-apt`."""
+    """Returns a name as one level of a category path: `Entire home/apt` becomes `entire-home-apt`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "other"
 
 

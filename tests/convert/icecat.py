@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes listings of the Icecat catalogue (electronics), in the form that `command-api import` reads.
+"""Converts the Icecat catalogue (electronics) into the input format of `command-api import`.
 
-The data has no category, no seller and no stock: there is no category then, the seller is whoever imports, and the stock is
-derived from the product's number, so that about one in fifty is sold out.
+The data has no category, seller or stock. The listings get no category, the importing user is the seller, and the stock is
+derived from the product's number, so that about one product in fifty is sold out.
 """
 
 import re
@@ -12,7 +12,8 @@ import rows
 # Prices are in minor units.
 MINOR_UNITS = 100
 CURRENCY = "EUR"
-PIECES = 50
+# The stock is the product's number modulo this.
+STOCK_MODULUS = 50
 
 
 def convert(row, report):
@@ -30,13 +31,13 @@ def convert(row, report):
         "price": {"amount": f"{row['price'] // MINOR_UNITS}.{row['price'] % MINOR_UNITS:02}", "currency": CURRENCY},
         "language": "en",
         "attributes": rows.within_limit(attributes(row, report), report),
-        "stock": int(row["id"]) % PIECES,
+        "stock": int(row["id"]) % STOCK_MODULUS,
     }
     if description := rows.clean(row.get("short_description") or "", report, rows.DESCRIPTION):
         listing["description"] = description
     if brand := rows.one_line(row.get("supplier") or "", report, rows.BRAND):
         listing["brand"] = brand
-    # All four pictures are one in four sizes.
+    # The data has one picture in four sizes; this is the largest.
     if (picture := row.get("img_high")) and len(picture) <= rows.IMAGE_URL:
         listing["images"] = [{"url": picture, "alt": title}]
     # The manufacturer's part number.
@@ -67,7 +68,10 @@ def attributes(row, report):
 
 
 def readable(key):
-    """`attr_n_thermal_design_power__tdp_` is `thermal design power (tdp)`: the keys have lost everything but letters."""
+    """Restores a readable name from a key, in which underscores replace all punctuation.
+
+    `attr_n_thermal_design_power__tdp_` becomes `thermal design power (tdp)`.
+    """
     name = key[len("attr_x_"):]
     name = re.sub(r"_s_(?=_|$)", "(s)", name)
     name = re.sub(r"__([a-z0-9]+(?:_[a-z0-9]+)*)_$", r" (\1)", name)

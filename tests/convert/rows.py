@@ -1,4 +1,4 @@
-"""Reading catalogues, cleaning their text, and saying what became of their rows. What every converter shares."""
+"""Shared by the converters: reading catalogues, cleaning text, and reporting which rows were changed or left out."""
 
 import argparse
 import collections
@@ -9,23 +9,23 @@ import subprocess
 import sys
 import unicodedata
 
-# docs/API.md, Limits, in characters and items.
+# The limits of docs/API.md, in characters or items.
 TITLE = 300
 DESCRIPTION = 20_000
 ATTRIBUTES = 200
 ATTRIBUTE_NAME = 100
 ATTRIBUTE_VALUE = 8_000
 IMAGE_URL = 2_048
-# command-api's own.
+# Limits that only command-api's code states.
 SKU = 100
 BRAND = 100
 
-# The newline and the tab are kept: the API takes them.
+# Control characters except newline and tab, which the API accepts.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Report(collections.Counter):
-    """Why rows were left out or changed, counted."""
+    """Counts rows by the reason why they were left out or changed."""
 
     def print(self, file=sys.stderr):
         for reason, count in sorted(self.items()):
@@ -33,7 +33,7 @@ class Report(collections.Counter):
 
 
 def lines(path):
-    """The JSON objects of a file, one a line; `.zst` is unpacked on the way."""
+    """Yields the JSON objects of a file with one object per line. Decompresses `.zst` files."""
     if path.suffix != ".zst":
         with open(path, encoding="utf-8") as rows:
             yield from map(json.loads, rows)
@@ -41,14 +41,14 @@ def lines(path):
     with subprocess.Popen(["zstd", "-dcq", str(path)], stdout=subprocess.PIPE, encoding="utf-8") as unpacked:
         yield from map(json.loads, unpacked.stdout)
     if unpacked.returncode:
-        raise SystemExit(f"zstd could not unpack {path}")
+        raise SystemExit(f"zstd could not decompress {path}")
 
 
 def clean(text, report, limit):
-    """The text without control characters and surrounding space, cut to its limit."""
+    """Removes control characters and surrounding white space, and cuts the text to the limit."""
     cleaned = CONTROL.sub("", text)
     if cleaned != text:
-        report["texts with control characters, which were taken out"] += 1
+        report["texts with control characters, which were removed"] += 1
     cleaned = unicodedata.normalize("NFC", cleaned).strip()
     if len(cleaned) > limit:
         report["texts too long, which were cut"] += 1
@@ -57,7 +57,7 @@ def clean(text, report, limit):
 
 
 def one_line(text, report, limit):
-    """The same, on one line."""
+    """As `clean`, with all white space replaced by single spaces."""
     return re.sub(r"\s+", " ", clean(text, report, limit))
 
 
@@ -66,17 +66,20 @@ def attribute(name, value, unit=None):
 
 
 def within_limit(attributes, report):
-    """A listing has so many attributes and no more."""
+    """Drops the attributes beyond the maximum number."""
     if len(attributes) > ATTRIBUTES:
         report["listings with too many attributes, whose last ones were dropped"] += 1
     return attributes[:ATTRIBUTES]
 
 
 def main(description, convert):
-    """Converts the file that is named on the command line. `convert` makes a listing of a row, or counts why not."""
+    """Converts the file named on the command line.
+
+    `convert(row, report)` returns a listing, or counts the reason in the report and returns None.
+    """
     arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("file", type=pathlib.Path, help="the catalogue, one JSON object a line, .zst or not")
-    arguments.add_argument("-o", "--output", type=pathlib.Path, help="where the listings go (default: standard output)")
+    arguments.add_argument("file", type=pathlib.Path, help="the catalogue: one JSON object per line, .zst or not")
+    arguments.add_argument("-o", "--output", type=pathlib.Path, help="the file to write (default: standard output)")
     arguments = arguments.parse_args()
     report = Report()
     output = open(arguments.output, "w", encoding="utf-8") if arguments.output else sys.stdout

@@ -1,4 +1,4 @@
-"""`python3 -m unittest discover tests/convert`"""
+"""Tests of the converters. Run: `python3 -m unittest discover tests/convert`"""
 
 import unittest
 
@@ -26,7 +26,7 @@ class Icecat(unittest.TestCase):
             [(a["name"], a["value"]) for a in listing["attributes"]],
             [("weight", "2"), ("height", "0.05"), ("wireless", "no"), ("thermal design power (tdp)", "35 W")],
         )
-        self.assertEqual(report["texts with control characters, which were taken out"], 2)
+        self.assertEqual(report["texts with control characters, which were removed"], 2)
 
     def test_names_are_readable(self):
         for key, name in [

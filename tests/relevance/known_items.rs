@@ -1,4 +1,4 @@
-//! Queries made from products: whoever types this wants that one, or its equal.
+//! Relevance on queries generated from products: each should find the product that it was made from, or an equal one.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,43 +8,48 @@ use events::Listing;
 use super::catalogue::Catalogue;
 use super::{hits, mean, reciprocal_rank};
 
-/// Of each suite.
+/// Number of queries per suite.
 const QUERIES: usize = 200;
-/// The first words of a title that somebody remembers.
-const REMEMBERED: usize = 5;
-/// Units that stand both glued to their number and apart from it.
+/// Number of words at the start of a title that make a query.
+const TITLE_WORDS: usize = 5;
+/// Units that are written with and without a space after the number.
 const UNITS: [&str; 11] = ["GB", "TB", "MB", "W", "GHz", "MHz", "mm", "cm", "m", "VA", "dpi"];
 
+/// Queries of one kind, and the lower bound of their result.
 pub struct Suite {
     pub name: &'static str,
-    /// What was reached when the shape was chosen, with some air.
+    /// Lower bound of the MRR: the value of the current query shape minus a margin.
     pub least: f64,
-    pub queries: Vec<Query>,
+    pub queries: Vec<KnownItemQuery>,
 }
 
-pub struct Query {
+/// A search text, and the products that are correct hits.
+pub struct KnownItemQuery {
     words: String,
-    /// The external ids of the products that are as good as the one that was meant.
-    right: BTreeSet<String>,
+    /// External ids of the product that the query was made from, and of equal products.
+    correct: BTreeSet<String>,
 }
 
 impl Suite {
-    /// The mean of one over the place of the right product.
+    /// Runs all queries and returns the mean reciprocal rank (MRR).
     pub async fn judge(&self, market: &Marketplace) -> anyhow::Result<f64> {
         let mut ranks = Vec::new();
         for query in &self.queries {
-            ranks.push(reciprocal_rank(&hits(market, &query.words).await?, |hit| query.right.contains(hit)));
+            ranks.push(reciprocal_rank(&hits(market, &query.words).await?, |hit| query.correct.contains(hit)));
         }
         Ok(mean(&ranks))
     }
 }
 
+/// Generates all suites from the catalogue.
 pub fn suites(catalogue: &Catalogue) -> Vec<Suite> {
     let numbered: Vec<(&str, &Listing)> = catalogue.listings.iter().filter_map(|it| Some((part_number(it)?, it))).collect();
     let by_code = group(numbered.iter().map(|(number, listing)| (code(number), *listing)));
     let part_numbers = |keep: &dyn Fn(&str) -> bool, written: &dyn Fn(&str) -> String| {
         let kept = numbered.iter().filter(|(number, _)| keep(number));
-        spread(kept.map(|(number, _)| Query { words: written(number), right: by_code[&code(number)].clone() }).collect())
+        spread(
+            kept.map(|(number, _)| KnownItemQuery { words: written(number), correct: by_code[&code(number)].clone() }).collect(),
+        )
     };
     let hyphenated = |number: &str| number.contains('-');
 
@@ -52,11 +57,11 @@ pub fn suites(catalogue: &Catalogue) -> Vec<Suite> {
     let by_beginning = group(catalogue.listings.iter().filter_map(|listing| Some((beginning(listing)?.to_lowercase(), listing))));
     let respaced = catalogue.listings.iter().filter_map(|listing| {
         let words = with_a_unit_respaced(&listing.title)?;
-        Some(Query { words, right: by_title[&listing.title.to_lowercase()].clone() })
+        Some(KnownItemQuery { words, correct: by_title[&listing.title.to_lowercase()].clone() })
     });
     let misspelled = catalogue.listings.iter().filter_map(|listing| {
         let beginning = beginning(listing)?;
-        Some(Query { words: misspelled(&beginning)?, right: by_beginning[&beginning.to_lowercase()].clone() })
+        Some(KnownItemQuery { words: misspelled(&beginning)?, correct: by_beginning[&beginning.to_lowercase()].clone() })
     });
 
     vec![
@@ -76,12 +81,13 @@ pub fn suites(catalogue: &Catalogue) -> Vec<Suite> {
     ]
 }
 
-/// Evenly over the catalogue: the same ones in each run.
-fn spread(all: Vec<Query>) -> Vec<Query> {
+/// Selects queries evenly over the catalogue, the same ones in each run.
+fn spread(all: Vec<KnownItemQuery>) -> Vec<KnownItemQuery> {
     let step = (all.len() / QUERIES).max(1);
     all.into_iter().step_by(step).take(QUERIES).collect()
 }
 
+/// Groups the external ids of listings by a key.
 fn group<'a>(listings: impl Iterator<Item = (String, &'a Listing)>) -> HashMap<String, BTreeSet<String>> {
     let mut groups: HashMap<String, BTreeSet<String>> = HashMap::new();
     for (key, listing) in listings {
@@ -90,7 +96,7 @@ fn group<'a>(listings: impl Iterator<Item = (String, &'a Listing)>) -> HashMap<S
     groups
 }
 
-/// Letters and digits without a space, and in the title, where people see it.
+/// Returns the SKU if it is a part number: letters and digits without a space, and part of the title.
 fn part_number(listing: &Listing) -> Option<&str> {
     let number = listing.variants.first()?.sku.as_deref()?;
     let has = |kind: fn(&char) -> bool| number.chars().any(|character| kind(&character));
@@ -98,16 +104,18 @@ fn part_number(listing: &Listing) -> Option<&str> {
     (is_code && listing.title.contains(number)).then_some(number)
 }
 
+/// Normalizes a part number: only letters and digits, in lower case.
 fn code(number: &str) -> String {
     number.chars().filter(char::is_ascii_alphanumeric).map(|character| character.to_ascii_lowercase()).collect()
 }
 
+/// Returns the first words of the title, if it has enough.
 fn beginning(listing: &Listing) -> Option<String> {
-    let words: Vec<&str> = listing.title.split_whitespace().take(REMEMBERED).collect();
-    (words.len() == REMEMBERED).then(|| words.join(" "))
+    let words: Vec<&str> = listing.title.split_whitespace().take(TITLE_WORDS).collect();
+    (words.len() == TITLE_WORDS).then(|| words.join(" "))
 }
 
-/// `16GB` is written `16 GB`, and `16 GB` `16GB`; `None` if the first words have neither.
+/// Changes `16GB` to `16 GB`, or `16 GB` to `16GB`; `None` if the first words have neither.
 fn with_a_unit_respaced(title: &str) -> Option<String> {
     let mut words: Vec<String> = title.split_whitespace().take(12).map(str::to_owned).collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
@@ -117,9 +125,9 @@ fn with_a_unit_respaced(title: &str) -> Option<String> {
             words[at - 1].push_str(&unit);
             return Some(words.join(" "));
         }
-        let glued =
+        let without_space =
             UNITS.iter().find_map(|unit| words[at].strip_suffix(unit).filter(|number| is_number(number)).zip(Some(*unit)));
-        if let Some((number, unit)) = glued {
+        if let Some((number, unit)) = without_space {
             words[at] = format!("{number} {unit}");
             return Some(words.join(" "));
         }
@@ -127,7 +135,7 @@ fn with_a_unit_respaced(title: &str) -> Option<String> {
     None
 }
 
-/// Two neighbouring letters change places in the first word that is long enough to be misspelled.
+/// Swaps two adjacent letters in the first word that has at least five; `None` if there is no such word.
 fn misspelled(words: &str) -> Option<String> {
     let is_long = |word: &&str| word.len() >= 5 && word.bytes().all(|byte| byte.is_ascii_alphabetic());
     let word = words.split(' ').find(is_long)?;

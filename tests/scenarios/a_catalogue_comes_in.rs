@@ -1,4 +1,4 @@
-//! A catalogue is imported, and imported again; a batch does what is right and says what is wrong.
+//! Imports and batches: an import can be repeated, and each line of a batch succeeds or fails on its own.
 
 use std::process::Output;
 
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 const BATCH: &str = "/api/v1/listings/batch";
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/sample/listings.ndjson");
 
-/// Sends lines, and reads the answer to each.
-async fn sends(person: &Person<'_>, lines: &[Value]) -> anyhow::Result<Vec<Value>> {
+/// Sends a batch, and returns the result of each line.
+async fn send_batch(person: &Person<'_>, lines: &[Value]) -> anyhow::Result<Vec<Value>> {
     let body = lines.iter().fold(String::new(), |body, line| body + &line.to_string() + "\n");
     let answer = person.command(Method::POST, BATCH)?.body("application/x-ndjson", body).send().await?.expect(200)?;
     Ok(answer.body.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
@@ -20,7 +20,7 @@ fn statuses(answers: &[Value]) -> Vec<u64> {
     answers.iter().filter_map(|answer| answer["status"].as_u64()).collect()
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -34,10 +34,10 @@ async fn an_import_can_be_repeated_and_reports_what_it_could_not_take() -> anyho
     let lines = std::fs::read_to_string(SAMPLE)?.lines().count();
 
     let first = import(&[SAMPLE]).await?;
-    assert!(first.status.success(), "{}", said(&first));
-    assert!(said(&first).contains(&format!("{lines} created, 0 were there")), "{}", said(&first));
+    assert!(first.status.success(), "{}", output_text(&first));
+    assert!(output_text(&first).contains(&format!("{lines} created, 0 were there")), "{}", output_text(&first));
     let again = import(&[SAMPLE]).await?;
-    assert!(said(&again).contains(&format!("0 created, {lines} were there")), "{}", said(&again));
+    assert!(output_text(&again).contains(&format!("0 created, {lines} were there")), "{}", output_text(&again));
     market.settle().await?;
     let found = market.visitor()?.asks("/api/v1/listings/search?limit=1").await?.expect(200)?.value()?;
     let total = found["total"]["value"].as_u64().unwrap_or_default();
@@ -49,7 +49,7 @@ async fn an_import_can_be_repeated_and_reports_what_it_could_not_take() -> anyho
     std::fs::write(&input, format!("{}\n{{\"title\":\"\"}}\n{{nonsense\n", a_listing().with("external_id", "good").0))?;
     let (input, rejected) = (input.display().to_string(), rejects.display().to_string());
     let partly = import(&[&input, "--rejects", &rejected]).await?;
-    assert_eq!(partly.status.code(), Some(1), "{}", said(&partly));
+    assert_eq!(partly.status.code(), Some(1), "{}", output_text(&partly));
     let mut reasons: Vec<(u64, u64)> = Vec::new();
     for line in std::fs::read_to_string(&rejects)?.lines() {
         let line: Value = serde_json::from_str(line)?;
@@ -68,25 +68,26 @@ async fn each_line_of_a_batch_stands_alone() -> anyhow::Result<()> {
     let line = |name: &str, title: &str| a_listing().titled(title).with("external_id", name).with_stock(2).0;
 
     let foreign = a_listing().with("seller_id", bob.id.to_string()).0;
-    let told = sends(&ada, &[line("a", "One"), json!({ "title": 5 }), line("a", "Two"), line("a", "Two"), foreign]).await?;
-    assert_eq!(statuses(&told), [201, 422, 200, 200, 403]);
-    assert_eq!(told.iter().map(|answer| answer["index"].as_u64()).collect::<Vec<_>>(), (0..5).map(Some).collect::<Vec<_>>());
-    assert_eq!(told[1]["problem"]["type"], "/problems/invalid");
-    assert_eq!((&told[2]["version"], &told[3]["version"]), (&json!(2), &json!(2)), "the same content is no change");
+    let results =
+        send_batch(&ada, &[line("a", "One"), json!({ "title": 5 }), line("a", "Two"), line("a", "Two"), foreign]).await?;
+    assert_eq!(statuses(&results), [201, 422, 200, 200, 403]);
+    assert_eq!(results.iter().map(|answer| answer["index"].as_u64()).collect::<Vec<_>>(), (0..5).map(Some).collect::<Vec<_>>());
+    assert_eq!(results[1]["problem"]["type"], "/problems/invalid");
+    assert_eq!((&results[2]["version"], &results[3]["version"]), (&json!(2), &json!(2)), "the same content is no change");
 
-    // Somebody else's names are their own, and an admin writes for whom it likes.
-    assert_eq!(statuses(&sends(&bob, &[line("a", "Bob's")]).await?), [201]);
+    // External ids are unique per seller, and an admin may write for any seller.
+    assert_eq!(statuses(&send_batch(&bob, &[line("a", "Bob's")]).await?), [201]);
     let admin = market.admin("root")?;
     let mut for_bob = line("a", "Bob's, corrected");
     for_bob["seller_id"] = json!(bob.id);
-    assert_eq!(statuses(&sends(&admin, &[for_bob]).await?), [200]);
+    assert_eq!(statuses(&send_batch(&admin, &[for_bob]).await?), [200]);
 
-    // A replacing line leaves status and stock as they are, and keeps the variant.
+    // A line that replaces a listing changes neither its status nor its stock, and keeps its variant.
     let mut again = line("a", "Three");
     again["status"] = json!("draft");
     again["stock"] = json!(99);
-    let told = sends(&ada, &[again]).await?;
-    let path = format!("/api/v1/listings/{}", told[0]["id"].as_str().unwrap_or_default());
+    let results = send_batch(&ada, &[again]).await?;
+    let path = format!("/api/v1/listings/{}", results[0]["id"].as_str().unwrap_or_default());
     market.settle().await?;
     let listing: events::Listing = ada.asks(&path).await?.expect(200)?.json()?;
     assert_eq!((listing.title.as_str(), listing.status, listing.available), ("Three", events::listing::Status::Active, true));

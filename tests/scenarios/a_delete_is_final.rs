@@ -1,4 +1,4 @@
-//! What is deleted is gone from every read, and nothing that comes late brings it back.
+//! A deleted listing disappears from every read, and no redelivered event restores it.
 
 use acceptance::{Marketplace, a_listing, until};
 use events::AggregateKey;
@@ -19,18 +19,18 @@ async fn a_delete_disappears_everywhere_and_an_old_event_does_not_bring_it_back(
     gone(&market, bicycle).await?;
     assert_eq!(market.finds("panther").await?, [drum.id]);
 
-    // Everything that was ever said about it comes again, in the order in which it is least expected.
+    // All its earlier events are redelivered, newest first.
     let of_bicycle = |key: AggregateKey| key.id == bicycle.id.0 || key.id == bicycle.variant.0;
     for message in history.iter().rev().filter(|message| message.key().is_some_and(of_bicycle)) {
         market.inject(message).await?;
     }
     market.settle().await?;
     gone(&market, bicycle).await?;
-    // Nor when Redis has forgotten that there ever was anything.
+    // It stays deleted when Redis has lost the tombstone.
     market.redis.empty().await?;
     gone(&market, bicycle).await?;
 
-    // The id never comes back, and a name of the seller's own is free again.
+    // A second delete finds nothing, and the external id can be used again.
     ada.command(reqwest::Method::DELETE, &format!("/api/v1/listings/{}", bicycle.id))?
         .if_match("*")
         .send()
@@ -42,11 +42,11 @@ async fn a_delete_disappears_everywhere_and_an_old_event_does_not_bring_it_back(
 }
 
 async fn gone(market: &Marketplace, listing: acceptance::listings::Published) -> anyhow::Result<()> {
-    market.asked_for(listing).await?.expect_problem(404, "not-found")?;
+    market.get_listing(listing).await?.expect_problem(404, "not-found")?;
     let path = format!("/api/v1/listings/{}", listing.id);
-    for somebody in [market.seller("ada")?, market.admin("root")?] {
-        somebody.asks(&path).await?.expect_problem(404, "not-found")?;
-        let own = somebody.asks(&format!("/api/v1/listings?seller_id={}", acceptance::people::user("ada"))).await?.expect(200)?;
+    for user in [market.seller("ada")?, market.admin("root")?] {
+        user.asks(&path).await?.expect_problem(404, "not-found")?;
+        let own = user.asks(&format!("/api/v1/listings?seller_id={}", acceptance::people::user("ada"))).await?.expect(200)?;
         assert!(!own.body.contains(&listing.id.to_string()), "{own}");
     }
     assert!(!market.finds("bicycle").await?.contains(&listing.id));
@@ -70,15 +70,15 @@ async fn a_tombstone_outlives_every_event_that_may_still_come() -> anyhow::Resul
     let long = millis(TOMBSTONE_TTL) / 2..=millis(TOMBSTONE_TTL);
     assert!(long.contains(&lives().await?));
 
-    // A reader fills what Redis has forgotten, for a short time.
+    // A read stores the tombstone again, with a short lifetime.
     market.redis.empty().await?;
     let path = format!("/api/v1/listings/{}", listing.id);
-    until("a fill", async || {
+    until("a read to store the tombstone", async || {
         ada.asks(&path).await?.expect_problem(404, "not-found")?;
         Ok((1..=millis(FILL_TTL)).contains(&lives().await?))
     })
     .await?;
-    // The projector's own tombstone comes after it: the same, but to stay.
+    // The projector then overwrites it with its own tombstone, which has the long lifetime.
     let history = market.stream().await?;
     let deleted = history.iter().rfind(|message| message.key() == Some(AggregateKey::listing(listing.id)));
     market.inject(deleted.unwrap()).await?;

@@ -1,4 +1,4 @@
-//! What a seller publishes, buyers find: by its id, in the list, by search, and with its stock.
+//! A published listing can be read by its id, in lists, by search, and with its stock.
 
 use acceptance::{Marketplace, a_listing};
 
@@ -12,15 +12,15 @@ async fn a_created_listing_is_found_by_id_list_search_and_stock() -> anyhow::Res
     assert_eq!(created.version()?, 1);
     assert_eq!(created.header("location"), Some(format!("/api/v1/listings/{}", listing.id).as_str()));
 
-    // At once, for whoever sends back the token: the query waits for what its bearer has written.
+    // A query with the consistency token of the command sees it immediately: query-api waits for the projection.
     let token = created.header("consistency-token").unwrap_or_default();
     let path = format!("/api/v1/listings/{}", listing.id);
-    let seen = ada.query(&path)?.header("Consistency-Token", token).send().await?.expect(200)?;
+    let seen = ada.query(&path)?.consistency_token(token).send().await?.expect(200)?;
     assert_eq!((seen.version()?, seen.json::<events::Listing>()?), (1, listing.clone()));
-    let found = ada.query("/api/v1/listings/search?q=panther")?.header("Consistency-Token", token).send().await?.expect(200)?;
+    let found = ada.query("/api/v1/listings/search?q=panther")?.consistency_token(token).send().await?.expect(200)?;
     assert_eq!(found.value()?["items"][0]["id"], listing.id.to_string());
 
-    // For everybody, once it has settled.
+    // Without a token, it is visible once the projections have applied it.
     market.settle().await?;
     assert_eq!(market.shows(listing.id).await?, listing);
     assert_eq!(market.found_by("/api/v1/listings", &[("brand", "Capriolo")]).await?, [listing.id]);
@@ -47,7 +47,7 @@ async fn what_becomes_private_is_in_no_list_any_more() -> anyhow::Result<()> {
         assert_eq!(market.found_by("/api/v1/listings", &[]).await?, [], "{visibility}");
         assert_eq!(market.finds("panther").await?, [], "{visibility}");
         let status = if visibility == "private" { 404 } else { 200 };
-        assert_eq!(market.asked_for(bicycle).await?.status, status, "{visibility}");
+        assert_eq!(market.get_listing(bicycle).await?.status, status, "{visibility}");
     }
     ada.changes(bicycle, serde_json::json!({ "visibility": "public" })).await?;
     market.settle().await?;
@@ -63,7 +63,7 @@ async fn quick_successive_updates_end_on_the_last_version_in_every_store() -> an
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
     let bicycle = ada.publishes(a_listing().with_stock(1)).await?;
-    // Nobody waits between them: the projections work on some of these while the next are made.
+    // No wait between the updates, so that the projections apply earlier ones while later ones are made.
     for kilometres in 1..=40 {
         let patch = serde_json::json!({
             "title": format!("Bicycle, {kilometres} km ridden"), "brand": format!("Brand {kilometres}"), "tags": [format!("tag-{kilometres}")],
@@ -87,6 +87,6 @@ async fn quick_successive_updates_end_on_the_last_version_in_every_store() -> an
             assert_eq!(market.found_by(path, &[(name, now)]).await?, [bicycle.id], "{path} {name}");
         }
     }
-    // That every store holds that version, and the same content, is what the end of each scenario checks.
+    // `stop` checks that every store has this version with the same content.
     market.stop().await
 }

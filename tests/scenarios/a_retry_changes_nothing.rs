@@ -1,4 +1,4 @@
-//! A client that got no answer asks again with the same `Idempotency-Key`, and what it asked for happens once.
+//! A request that is retried with the same `Idempotency-Key` is executed once, and each retry gets the first response.
 
 use acceptance::{Answer, Marketplace, Name, Person, a_listing};
 use futures_util::future::try_join_all;
@@ -11,7 +11,7 @@ async fn posts(person: &Person<'_>, path: &str, key: &str, body: &Value) -> anyh
     person.command(Method::POST, path)?.idempotency_key(key).json(body).send().await
 }
 
-/// Asks again for as long as the first request is still running.
+/// Sends a request, and retries while an earlier one with the same key is in progress.
 async fn insists(person: &Person<'_>, path: &str, key: &str, body: &Value) -> anyhow::Result<Answer> {
     loop {
         let answer = posts(person, path, key, body).await?;
@@ -31,10 +31,10 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
 
     let first = posts(&ada, LISTINGS, "\"order-1\"", &draft).await?.expect(201)?;
     assert_eq!(first.header("idempotency-replayed"), None);
-    // Later changes do not show in it: it is the first answer, not a fresh one.
+    // The replayed response is the first one: it does not show later changes.
     let listing: events::Listing = first.json()?;
     ada.changes(listing.id, json!({ "title": "Sold to a friend" })).await?;
-    // Quoted or bare is the same key.
+    // A quoted and an unquoted key are equal.
     let again = posts(&ada, LISTINGS, "order-1", &draft).await?.expect(201)?;
     assert_eq!(again.header("idempotency-replayed"), Some("?1"));
     assert_eq!(again.value()?, first.value()?);
@@ -42,14 +42,14 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
         assert_eq!(again.header(name), first.header(name), "{name}");
     }
 
-    // An answer is the end of its request: nothing of it is in the way of the next.
+    // A finished request does not block the next one with the same key.
     for _ in 0..20 {
         posts(&ada, LISTINGS, "order-1", &draft).await?.expect(201)?;
         posts(&ada, LISTINGS, "order-1", &json!({ "title": "" })).await?.expect_problem(422, "invalid")?;
         posts(&ada, LISTINGS, "order-1", &other).await?.expect_problem(422, "idempotency-mismatch")?;
     }
 
-    // Another body is another request; another caller, and another route, has keys of its own.
+    // Another body with the same key is refused. Keys are separate for each caller and each route.
     posts(&ada, LISTINGS, "order-1", &other).await?.expect_problem(422, "idempotency-mismatch")?;
     let of_bob = posts(&bob, LISTINGS, "order-1", &draft).await?.expect(201)?;
     assert_ne!(of_bob.value()?["id"], first.value()?["id"]);
@@ -59,20 +59,20 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
     let moved_again = posts(&ada, &movements, "order-1", &movement).await?.expect(201)?;
     assert_eq!(moved.value()?, moved_again.value()?);
 
-    // A refused request leaves no trace: its key may be used again.
+    // A refused request does not store its key, so that the key can be used again.
     posts(&ada, LISTINGS, "order-2", &json!({ "title": "" })).await?.expect_problem(422, "invalid")?;
     posts(&ada, LISTINGS, "order-2", &draft).await?.expect(201)?;
     let too_many = json!({ "type": "out", "quantity": 100 });
     posts(&ada, &movements, "order-3", &too_many).await?.expect_problem(409, "insufficient-stock")?;
     posts(&ada, &movements, "order-3", &json!({ "type": "out", "quantity": 1 })).await?.expect(201)?;
 
-    // A kept key answers before the precondition is asked for.
+    // A stored key is replayed before `If-Match` is checked.
     let pause = format!("/api/v1/listings/{}/pause", listing.id);
     let paused = ada.command(Method::POST, &pause)?.idempotency_key("order-4").if_match("*").send().await?.expect(200)?;
     let without = ada.command(Method::POST, &pause)?.idempotency_key("order-4").send().await?.expect(200)?;
     assert_eq!(paused.value()?, without.value()?);
 
-    // What is no key is said so.
+    // Malformed keys are refused.
     for bad in ["", "\"\"", "\"unclosed", &"k".repeat(256)] {
         posts(&ada, LISTINGS, bad, &draft).await?.expect_problem(400, "malformed")?;
     }
@@ -85,7 +85,7 @@ async fn an_idempotent_retry_gets_the_first_answer() -> anyhow::Result<()> {
 #[tokio::test]
 async fn ten_retries_at_once_make_one_listing_and_one_movement() -> anyhow::Result<()> {
     let market = Marketplace::builder().with(Name::CommandApi, 2).start().await?;
-    // Each other one goes to another process.
+    // Requests alternate between two processes.
     let ways = [market.seller("ada")?, market.seller("ada")?.through(market.program(Name::CommandApi, 1)?)];
     let draft = a_listing().with_stock(50).0;
     for round in 0..5 {

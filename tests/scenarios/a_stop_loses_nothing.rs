@@ -1,4 +1,4 @@
-//! A stop under load: whoever was let in gets a whole answer, and what was answered stays.
+//! Graceful shutdown under load: every accepted request gets a complete response, and no acknowledged write is lost.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +7,9 @@ use acceptance::{Marketplace, Name, Program, a_listing, until};
 use events::AggregateKey;
 use futures_util::future::{try_join, try_join_all, try_join3};
 
-/// Clients that ask one request after the other.
+/// Concurrent clients, each of which sends one request after the other.
 const CLIENTS: usize = 12;
-/// Answers before the stop: enough that all clients are at it.
+/// Responses before the shutdown starts: enough that all clients are active.
 const WARM: usize = 60;
 
 #[tokio::test]
@@ -19,8 +19,8 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
     let lamp = ada.publishes(a_listing().titled("Lamp")).await?;
     market.settle().await?;
 
-    // As whoever routes requests does it: one more only while the program says that it is ready. A connection that is refused
-    // carries no request; one that was taken must be answered.
+    // Like a load balancer: requests are sent only while the program is ready. A connection may be refused after that, because
+    // no request was sent on it; a request on an accepted connection must be answered.
     let routed = [AtomicBool::new(true), AtomicBool::new(true)];
     let refused = |routed: &AtomicBool, failure: &anyhow::Error| {
         let failure = failure.downcast_ref::<reqwest::Error>();
@@ -52,7 +52,7 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
     };
     let ends = async |program: &Program, routed: &AtomicBool| {
         program.ask_to_end()?;
-        until("a program that stops to say so", async || {
+        until("a program that shuts down to report not ready", async || {
             Ok(!program.is_running() || program.ops("/ready").await.is_ok_and(|(status, _)| status != 200))
         })
         .await?;
@@ -62,19 +62,23 @@ async fn a_graceful_stop_under_load_loses_no_request() -> anyhow::Result<()> {
         Ok(())
     };
     let stops = async {
-        until("the load", async || Ok(created.lock().unwrap().len() >= WARM && *read.lock().unwrap() >= WARM)).await?;
+        until("all clients to be active", async || Ok(created.lock().unwrap().len() >= WARM && *read.lock().unwrap() >= WARM))
+            .await?;
         try_join(ends(market.command_api()?, &routed[0]), ends(market.query_api()?, &routed[1])).await
     };
     try_join3(try_join_all((0..CLIENTS).map(writes)), try_join_all((0..CLIENTS).map(reads)), stops).await?;
 
-    // Everything that was answered with 201 is there, and published by the next life.
+    // Every create that was answered with 201 is committed, and published at the latest after the restart.
     market.program(Name::CommandApi, 0)?.start().await?;
     market.program(Name::QueryApi, 0)?.start().await?;
     market.settle().await?;
     let stream = market.stream_last_per_subject().await?;
     for listing in created.into_inner()? {
         let key = AggregateKey::listing(listing);
-        assert!(stream.iter().any(|message| message.key() == Some(key)), "{key} was answered with 201 and is lost");
+        assert!(
+            stream.iter().any(|message| message.key() == Some(key)),
+            "creating {key} was answered with 201, but it is not in the stream"
+        );
     }
     market.stop().await
 }

@@ -1,5 +1,5 @@
-//! Any permutation, duplication, and loss with a later redelivery of a history ends in the same stores: an event carries the
-//! whole state and its version, and a projection takes only what is newer.
+//! The projections end in the same state for any order, duplication and late plan of the same events, because each event
+//! carries the whole state and its version, and a projection applies only newer versions.
 
 use std::collections::BTreeMap;
 
@@ -15,35 +15,35 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use uuid::Uuid;
 
-/// Each case is a history on real stores; a failing one is shrunk by running it again.
+/// Number of generated cases. Each runs on real stores; a failing case is shrunk by running smaller ones.
 const CASES: u32 = 24;
-/// The same histories in every run. Another seed is another run: `PROPTEST_RNG_SEED=7`.
+/// Fixed seed, so that every run generates the same cases. `PROPTEST_RNG_SEED=7` sets another.
 const SEED: u64 = 20_261_121;
-/// A killed projector's events come again after this, not after half a minute.
+/// Time until the events that a killed projector did not acknowledge are redelivered; the default is 30 s.
 const ACK_WAIT: &str = "1s";
 
-/// How one history comes to the projections.
+/// A history of a listing and its stock, and how its events are delivered to the projections.
 #[derive(Debug, Clone)]
-struct Delivery {
+struct DeliveryPlan {
     listing_versions: u64,
     listing_deleted: bool,
     stock_versions: u64,
     stock_removed: bool,
-    /// Which events come, by their place in the history: all of them, some twice, in any order.
+    /// Indices into the history, in plan order: each event at least once, some more often.
     order: Vec<usize>,
-    /// So many of the last come only when the others have settled.
+    /// Number of events at the end of `order` that are published only after the others have been applied.
     late: usize,
-    /// One projector dies with whatever it had in hands.
+    /// One projector is killed while it holds unacknowledged events.
     dies: bool,
 }
 
-fn deliveries() -> impl Strategy<Value = Delivery> {
+fn delivery_plans() -> impl Strategy<Value = DeliveryPlan> {
     let shape = (1..=6_u64, any::<bool>(), 1..=4_u64, any::<bool>());
     shape.prop_flat_map(|(listing_versions, listing_deleted, stock_versions, stock_removed)| {
         let events = usize::try_from(listing_versions + stock_versions).unwrap();
         let twice = prop::collection::vec(0..events, 0..=events);
         let order = twice.prop_flat_map(move |twice| Just((0..events).chain(twice).collect::<Vec<_>>()).prop_shuffle());
-        (order, 0..=3_usize, prop::bool::weighted(0.2)).prop_map(move |(order, late, dies)| Delivery {
+        (order, 0..=3_usize, prop::bool::weighted(0.2)).prop_map(move |(order, late, dies)| DeliveryPlan {
             listing_versions,
             listing_deleted,
             stock_versions,
@@ -65,8 +65,8 @@ fn event<A: Aggregate>(key: AggregateKey, version: u64, change: &A::Change, stat
     NewEvent { meta, change, state }.encode().unwrap()
 }
 
-/// A listing and the stock of its variant, from their first version to their last.
-fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: UserId) -> Vec<Recorded> {
+/// Returns all events of a listing and of the stock of its variant, from the first version to the last.
+fn history(plan: &DeliveryPlan, listing_id: Uuid, variant_id: Uuid, seller_id: UserId) -> Vec<Recorded> {
     let listing = |version: u64| {
         let state = Listing {
             id: listing_id.into(),
@@ -92,13 +92,13 @@ fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: U
             updated_at: at(version),
             published_at: Some(at(0)),
         };
-        let gone = delivery.listing_deleted && version == delivery.listing_versions;
-        let change = match (version, gone) {
+        let deleted = plan.listing_deleted && version == plan.listing_versions;
+        let change = match (version, deleted) {
             (_, true) => ListingChange::Deleted {},
             (1, false) => ListingChange::Created {},
             _ => ListingChange::Updated { fields: vec!["title".to_owned()] },
         };
-        event(AggregateKey::listing(listing_id), version, &change, (!gone).then_some(&state))
+        event(AggregateKey::listing(listing_id), version, &change, (!deleted).then_some(&state))
     };
     let stock = |version: u64| {
         let on_hand = i64::try_from(version).unwrap() * 10;
@@ -112,24 +112,25 @@ fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: U
             version,
             updated_at: at(version),
         };
-        let gone = delivery.stock_removed && version == delivery.stock_versions;
-        let change = match (version, gone) {
+        let removed = plan.stock_removed && version == plan.stock_versions;
+        let change = match (version, removed) {
             (_, true) => StockChange::Removed {},
             (1, false) => StockChange::Opened { on_hand },
             _ => StockChange::Set { on_hand: Some(on_hand), low_stock_threshold: None, reason: None },
         };
-        event(AggregateKey::stock(variant_id), version, &change, (!gone).then_some(&state))
+        event(AggregateKey::stock(variant_id), version, &change, (!removed).then_some(&state))
     };
-    (1..=delivery.listing_versions).map(listing).chain((1..=delivery.stock_versions).map(stock)).collect()
+    (1..=plan.listing_versions).map(listing).chain((1..=plan.stock_versions).map(stock)).collect()
 }
 
-async fn delivered(market: &Marketplace, delivery: &Delivery) -> anyhow::Result<()> {
+/// Publishes the events as planned, and checks what each projection stores at the end.
+async fn deliver_and_check(market: &Marketplace, plan: &DeliveryPlan) -> anyhow::Result<()> {
     let (listing, variant) = (Uuid::now_v7(), Uuid::now_v7());
-    let history = history(delivery, listing, variant, UserId::new());
-    let (soon, late) = delivery.order.split_at(delivery.order.len().saturating_sub(delivery.late));
-    for (nth, &index) in soon.iter().enumerate() {
+    let history = history(plan, listing, variant, UserId::new());
+    let (first, late) = plan.order.split_at(plan.order.len().saturating_sub(plan.late));
+    for (nth, &index) in first.iter().enumerate() {
         market.publish_event(&history[index]).await?;
-        if delivery.dies && nth == soon.len() / 2 {
+        if plan.dies && nth == first.len() / 2 {
             let projector = market.program(Name::Projector, 1)?;
             projector.kill()?;
             projector.launch().await?;
@@ -141,8 +142,8 @@ async fn delivered(market: &Marketplace, delivery: &Delivery) -> anyhow::Result<
     }
     market.settle().await?;
 
-    let body: serde_json::Value = serde_json::from_slice(&history[usize::try_from(delivery.listing_versions - 1)?].body)?;
-    let due = Held { version: delivery.listing_versions, state: Some(body["state"].clone()).filter(|state| !state.is_null()) };
+    let body: serde_json::Value = serde_json::from_slice(&history[usize::try_from(plan.listing_versions - 1)?].body)?;
+    let expected = Held { version: plan.listing_versions, state: Some(body["state"].clone()).filter(|state| !state.is_null()) };
     let held: BTreeMap<&str, Option<Held>> = [
         ("listing_search", market.documents(&[listing]).await?.remove(&listing)),
         ("listing_catalog", market.catalogue().await?.remove(&listing)),
@@ -150,14 +151,14 @@ async fn delivered(market: &Marketplace, delivery: &Delivery) -> anyhow::Result<
     ]
     .into();
     for (projection, held) in held {
-        ensure!(held.as_ref() == Some(&due), "{projection} holds {held:?} instead of {due:?}");
+        ensure!(held.as_ref() == Some(&expected), "{projection} stores {held:?} instead of {expected:?}");
     }
-    let on_hand = (!delivery.stock_removed).then_some(delivery.stock_versions * 10);
+    let on_hand = (!plan.stock_removed).then_some(plan.stock_versions * 10);
     let held =
         [("stock_levels", market.stock_levels().await?.remove(&variant)), ("listing_page", market.cached_stock(variant).await?)];
     for (projection, held) in held {
         let seen = held.as_ref().map(|held| (held.version, held.state.as_ref().and_then(|state| state["on_hand"].as_u64())));
-        ensure!(seen == Some((delivery.stock_versions, on_hand)), "{projection} holds {held:?} instead of {on_hand:?}");
+        ensure!(seen == Some((plan.stock_versions, on_hand)), "{projection} stores {held:?} instead of {on_hand:?}");
     }
     Ok(())
 }
@@ -172,8 +173,8 @@ fn any_permutation_duplication_and_redelivery_of_a_history_ends_in_the_same_stor
         config.rng_seed = RngSeed::Fixed(SEED);
     }
     println!("The seed is {}", config.rng_seed);
-    let outcome = TestRunner::new(config).run(&deliveries(), |delivery| {
-        runtime.block_on(delivered(&market, &delivery)).map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    let outcome = TestRunner::new(config).run(&delivery_plans(), |plan| {
+        runtime.block_on(deliver_and_check(&market, &plan)).map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     outcome.map_err(|failure| anyhow::anyhow!("{failure}"))?;
     runtime.block_on(market.stop())

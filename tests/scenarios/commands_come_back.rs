@@ -1,4 +1,4 @@
-//! Commands end in time while Postgres says nothing or takes nothing, and succeed again once it does.
+//! Commands fail within their deadline while Postgres hangs or refuses writes, and succeed again afterwards.
 
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
 use futures_util::future::try_join_all;
@@ -12,7 +12,7 @@ async fn a_postgres_that_vanishes_without_a_word_is_found_where_it_comes_back() 
     let listing = ada.publishes(a_listing()).await?;
     let postgres = market.link(Name::CommandApi, 0, Dependency::Postgres)?;
 
-    // What is connected now stays frozen for good; new connections work afterwards.
+    // The existing connections hang forever; new ones work after `strand`.
     postgres.freeze();
     let draft = a_listing().titled("Nobody knows");
     let answers = try_join_all((0..4).map(|_| ada.creates(&draft))).await?;
@@ -30,23 +30,23 @@ async fn a_postgres_that_vanishes_without_a_word_is_found_where_it_comes_back() 
 
 #[tokio::test]
 async fn who_hangs_up_while_a_transaction_begins_takes_nobody_elses_command_along() -> anyhow::Result<()> {
-    // Both commands get the same connection.
+    // With a single connection, both commands use the same one.
     let market = Marketplace::builder().linked().setting(Name::CommandApi, "DATABASE_MAX_CONNECTIONS", "1").start().await?;
     let ada = market.seller("ada")?;
     let listing = ada.publishes(a_listing().with_stock(1)).await?;
 
     let begins = market.link(Name::CommandApi, 0, Dependency::Postgres)?.hold(Moment::answer("BEGIN"));
     tokio::select! {
-        answer = ada.moves(listing.variant, "in", 1) => anyhow::bail!("answered although nothing came from Postgres: {answer:?}"),
+        answer = ada.moves(listing.variant, "in", 1) => anyhow::bail!("answered although Postgres had not answered: {answer:?}"),
         reached = begins.reached() => reached?,
     }
     let gone = async || market.command_api()?.metric("listings_http_requests_total", &[("status", "499")]).await;
-    until_eq("the program to see that nobody waits", Some(1.0), gone).await?;
+    until_eq("the program to notice that the client has disconnected", Some(1.0), gone).await?;
     begins.release();
 
     let other = ada.publishes(a_listing().titled("Said to be there")).await?;
     let there = sqlx::query_scalar("select exists (select from command.listings where id = $1)").bind(other.id.0);
-    assert!(there.fetch_one(&market.postgres.pool).await?, "201, but not committed");
+    assert!(there.fetch_one(&market.postgres.pool).await?, "the listing was answered with 201, but is not committed");
     market.settle().await?;
     market.stop().await
 }
@@ -56,7 +56,7 @@ async fn a_full_disk_takes_no_command_and_says_so() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
     let listing = ada.publishes(a_listing().with_stock(1)).await?;
-    // As Postgres says it when it cannot make a table longer; here at the commit, where an answer may be unknown.
+    // The error of a full disk, raised at the commit, where the outcome of a transaction can be unknown.
     let full = "
         create function command.is_full() returns trigger language plpgsql as $$ begin
           raise exception 'could not extend file: No space left on device' using errcode = '53100';

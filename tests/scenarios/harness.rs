@@ -1,4 +1,4 @@
-//! The harness itself: a scenario that fails must not do so because of it.
+//! Tests of the harness itself: the link and the polling functions.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use acceptance::{Link, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A server that says back what it hears.
+/// Starts a server that sends back what it receives, and returns its address.
 async fn echo() -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -22,26 +22,27 @@ async fn echo() -> anyhow::Result<String> {
     Ok(address)
 }
 
-async fn says(stream: &mut TcpStream, text: &str) -> anyhow::Result<String> {
+/// Sends a text and reads as many bytes back.
+async fn exchange(stream: &mut TcpStream, text: &str) -> anyhow::Result<String> {
     stream.write_all(text.as_bytes()).await?;
-    let mut heard = vec![0; text.len()];
-    stream.read_exact(&mut heard).await?;
-    Ok(String::from_utf8(heard)?)
+    let mut received = vec![0; text.len()];
+    stream.read_exact(&mut received).await?;
+    Ok(String::from_utf8(received)?)
 }
 
 #[tokio::test]
 async fn a_link_that_is_cut_refuses_and_comes_back_on_its_port() -> anyhow::Result<()> {
     let link = Link::to(echo().await?)?;
     let mut before = TcpStream::connect(link.address()).await?;
-    assert_eq!(says(&mut before, "hello").await?, "hello");
+    assert_eq!(exchange(&mut before, "hello").await?, "hello");
 
     link.cut().await?;
-    assert!(says(&mut before, "hello").await.is_err());
+    assert!(exchange(&mut before, "hello").await.is_err());
     assert!(TcpStream::connect(link.address()).await.is_err());
 
     link.mend().await?;
     let mut after = TcpStream::connect(link.address()).await?;
-    assert_eq!(says(&mut after, "again").await?, "again");
+    assert_eq!(exchange(&mut after, "again").await?, "again");
     Ok(())
 }
 
@@ -51,9 +52,9 @@ async fn a_hold_keeps_back_what_comes_from_its_moment_on() -> anyhow::Result<()>
     let hold = link.hold(Moment::answer("-two"));
     let mut stream = TcpStream::connect(link.address()).await?;
     stream.write_all(b"one-two-three").await?;
-    let mut heard = [0; 3];
-    stream.read_exact(&mut heard).await?;
-    assert_eq!(&heard, b"one");
+    let mut received = [0; 3];
+    stream.read_exact(&mut received).await?;
+    assert_eq!(&received, b"one");
 
     hold.reached().await?;
     assert!(tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await.is_err());
@@ -72,21 +73,21 @@ async fn a_frozen_link_keeps_its_connections_and_loses_nothing() -> anyhow::Resu
     stream.write_all(b"patience").await?;
     assert!(tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await.is_err());
     link.mend().await?;
-    let mut heard = [0; 8];
-    stream.read_exact(&mut heard).await?;
-    assert_eq!(&heard, b"patience");
+    let mut received = [0; 8];
+    stream.read_exact(&mut received).await?;
+    assert_eq!(&received, b"patience");
     Ok(())
 }
 
 #[tokio::test]
 async fn waiting_names_what_did_not_come() {
-    let impatient = acceptance::until::within(Duration::from_millis(50), "Godot", async || Ok(None::<()>)).await;
-    assert_eq!(impatient.unwrap_err().to_string(), "waited 0 s for Godot: it did not come");
-    let mut asked = 0;
-    let patient = until("the third time", async || {
-        asked += 1;
-        anyhow::ensure!(asked > 1, "an error is only not yet");
-        Ok(asked == 3)
+    let expired = acceptance::until::within(Duration::from_millis(50), "the impossible", async || Ok(None::<()>)).await;
+    assert_eq!(expired.unwrap_err().to_string(), "timed out after 0 s waiting for the impossible: the condition did not hold");
+    let mut checks = 0;
+    let reached = until("the third check", async || {
+        checks += 1;
+        anyhow::ensure!(checks > 1, "an error means not yet");
+        Ok(checks == 3)
     });
-    patient.await.unwrap();
+    reached.await.unwrap();
 }

@@ -1,11 +1,11 @@
-//! Questions that nobody should ask: refused as malformed, or without a hit, and never a failure of ours.
+//! Malformed and hostile queries: refused with 400, or answered without a hit, never with a server error.
 
 use acceptance::{Marketplace, a_listing};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-/// What cannot be read: 400 on the route itself.
+/// Malformed paths and parameters: 400.
 const MALFORMED: &[&str] = &[
     "/api/v1/listings/1",
     "/api/v1/listings/%00",
@@ -18,7 +18,7 @@ const MALFORMED: &[&str] = &[
     "/api/v1/variants/01a1fcb0-703c-7773-8c9e-d4e5d6bdf485/stock?x",
 ];
 
-/// Parameters that lists and searches refuse.
+/// Parameters that both lists and searches refuse.
 const MALFORMED_PARAMETERS: &[&str] = &[
     "unknown=1",
     "limit=0",
@@ -56,7 +56,7 @@ const MALFORMED_PARAMETERS: &[&str] = &[
     "cursor=bm90IGpzb24",
 ];
 
-/// Parameters that searches alone know, and refuse.
+/// Malformed values of parameters that only searches have; lists refuse them as unknown.
 const MALFORMED_SEARCHES: &[&str] = &[
     "near=1",
     "near=91,0",
@@ -81,7 +81,7 @@ const MALFORMED_SEARCHES: &[&str] = &[
     "attr.color=%00",
 ];
 
-/// Free text: taken as it is, and found nowhere.
+/// Filter values that are treated as plain text and match nothing.
 const NO_HIT: &[&str] = &[
     "brand=%27%20or%201=1--",
     "brand=*",
@@ -179,7 +179,6 @@ async fn no_field_of_a_cursor_is_trusted() -> anyhow::Result<()> {
             for value in [json!(null), json!(7), json!("\u{0}"), json!("x".repeat(9000)), json!({ "a": 1 })] {
                 let mut bad = good.clone();
                 bad[field] = value;
-                // A point in time that nobody knows is passed over; everything else is refused.
                 let cursor = URL_SAFE_NO_PAD.encode(bad.to_string());
                 ada.asks(&format!("{question}&cursor={cursor}")).await?.expect_problem(400, "malformed")?;
             }
@@ -187,7 +186,7 @@ async fn no_field_of_a_cursor_is_trusted() -> anyhow::Result<()> {
         let keys = good.as_object().into_iter().flatten().find(|(_, value)| value.is_array()).map(|(name, _)| name.clone());
         for value in &bad_keys {
             let mut bad = good.clone();
-            // A title may be any text.
+            // Any text is a valid title, so that a cursor with one is valid.
             if question.ends_with("title")
                 && value.as_array().is_some_and(|keys| {
                     keys.len() == 2 && keys[1].as_str().is_some_and(|id| id.len() == 36) && keys[0] != "\u{0}"

@@ -1,5 +1,5 @@
-//! Whatever is sent, the answer is a problem that says what is wrong with it, never a failure of ours; and text that looks like
-//! a query stays text.
+//! Malformed and hostile requests: the response is a problem that names the fault, never a server error; and text that looks like
+//! a query is stored and searched as text.
 
 use acceptance::{Answer, Marketplace, Person, a_listing};
 use anyhow::{Context as _, ensure};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// The largest body of a single command, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// What means something to Postgres, to OpenSearch, to Redis or to a browser.
+/// Texts with a special meaning in Postgres, OpenSearch, Redis, NATS or a browser.
 const FRAGMENTS: &[&str] = &[
     "Robert'); DROP TABLE command.listings;--",
     "1' OR '1'='1",
@@ -26,7 +26,7 @@ const FRAGMENTS: &[&str] = &[
     "ＦＵＬＬ ｗｉｄｔｈ, 𝔣𝔯𝔞𝔨𝔱𝔲𝔯, ђурђевак, שלום, 🚲🧑‍🚀",
 ];
 
-/// A refusal is a 4xx problem, with a trace to look it up by.
+/// Fails unless the response is a problem with one of these statuses and a trace id.
 fn refused(answer: Answer, statuses: &[u16]) -> anyhow::Result<Answer> {
     ensure!(statuses.contains(&answer.status.as_u16()), "expected one of {statuses:?}: {answer}");
     let status = answer.status.as_u16();
@@ -36,7 +36,7 @@ fn refused(answer: Answer, statuses: &[u16]) -> anyhow::Result<Answer> {
     answer.expect_problem(status, &slug)
 }
 
-/// The routes that take a JSON body, each with one that it accepts.
+/// Returns the routes that take a JSON body, each with a valid one.
 fn routes(listing: &events::Listing) -> Vec<(Method, String, Value)> {
     let (path, variant) = (format!("/api/v1/listings/{}", listing.id), format!("/api/v1/variants/{}", listing.variants[0].id));
     vec![
@@ -75,7 +75,7 @@ async fn hostile_bodies_are_refused_with_a_reason() -> anyhow::Result<()> {
             ("NaN", br#"{"quantity":NaN,"on_hand":NaN,"title":NaN}"#.to_vec()),
         ];
         for (name, body) in not_json {
-            // Too deep is not malformed by everyone's book, but it is refused.
+            // Deeply nested JSON may count as malformed (400) or as invalid (422).
             let statuses: &[u16] = if name.starts_with("deep") { &[400, 422] } else { &[400] };
             refused(sends(&ada, &method, &path, body).await?, statuses).with_context(|| format!("{method} {path}: {name}"))?;
         }
@@ -83,16 +83,16 @@ async fn hostile_bodies_are_refused_with_a_reason() -> anyhow::Result<()> {
             let answer = sends(&ada, &method, &path, body).await?;
             refused(answer, &[400, 422]).with_context(|| format!("{method} {path}: {name}"))?;
         }
-        // The limit is the limit: this many bytes are read, one more is not.
+        // A body of exactly the limit is accepted, one with a byte more is not.
         let full = format!("{accepted}{}", " ".repeat(BODY_LIMIT - accepted.len()));
         let answer = sends(&ada, &method, &path, full.clone()).await?;
-        ensure!(answer.status.is_success(), "1 MiB is allowed: {} {}", answer.asked, answer.status);
+        ensure!(answer.status.is_success(), "a body of 1 MiB must be accepted: {} {}", answer.request, answer.status);
         refused(sends(&ada, &method, &path, format!("{full} ")).await?, &[413])?;
         let pieces = futures_util::stream::iter([full.into_bytes(), b" ".to_vec()].map(anyhow::Ok));
         let request = ada.command(method.clone(), &path)?.if_match("*");
         let without_length = request.body("application/json", reqwest::Body::wrap_stream(pieces)).send().await?;
         refused(without_length, &[413])?;
-        // What it is must be said.
+        // Another content type is refused.
         for content_type in ["text/plain", "application/xml", "application/x-www-form-urlencoded", "json", ";"] {
             let request = ada.command(method.clone(), &path)?.if_match("*");
             refused(request.body(content_type, accepted.clone()).send().await?, &[415])?;
@@ -115,7 +115,10 @@ async fn hostile_bodies_are_refused_with_a_reason() -> anyhow::Result<()> {
         unknown["admin"] = json!(true);
         unknown["__proto__"] = json!({});
         let answer = refused(sends(&ada, &method, &path, unknown.to_string()).await?, &[422])?;
-        ensure!(answer.value()?["errors"].as_array().is_some_and(|errors| errors.len() == 2), "both unknown fields: {answer}");
+        ensure!(
+            answer.value()?["errors"].as_array().is_some_and(|errors| errors.len() == 2),
+            "not both unknown fields are reported: {answer}"
+        );
     }
     market.stop().await
 }
@@ -174,18 +177,18 @@ async fn values_that_break_a_rule_are_all_named_at_once() -> anyhow::Result<()> 
         let pointers: Vec<&str> = errors.as_array().into_iter().flatten().filter_map(|error| error["pointer"].as_str()).collect();
         ensure!(!pointers.is_empty() && pointers.iter().all(|pointer| pointer.starts_with(at)), "{field}: {answer}");
     }
-    // Numbers that no type holds, written as numbers.
+    // Numbers outside the range of the field's type.
     for number in ["1e400", "-1e400", "123456789012345678901234567890", "0.1", "-0.0", "1E1000000000"] {
         let body = format!(r#"{{"title":"x","price":{{"amount":"1","currency":"RSD"}},"stock":{number}}}"#);
         let statuses: &[u16] = if number == "-0.0" { &[422, 201] } else { &[400, 422] };
         let answer = sends(&ada, &Method::POST, "/api/v1/listings", body).await?;
         ensure!(statuses.contains(&answer.status.as_u16()), "{number}: {answer}");
     }
-    // All faults of a body come in one answer.
+    // One response reports all faults of a body.
     let draft = a_listing().titled("").with("condition", "broken").with("tags", json!([""])).with("colour", "red");
     let answer = refused(ada.creates(&draft).await?, &[422])?;
     ensure!(answer.value()?["errors"].as_array().is_some_and(|errors| errors.len() >= 3), "{answer}");
-    // None of it was stored.
+    // Nothing of the refused requests was stored.
     ensure!(
         market.journal().await?.iter().all(|entry| entry.body["state"]["title"] == "x" || entry.key.kind.name() != "listing")
     );
@@ -215,8 +218,8 @@ async fn a_batch_refuses_its_bad_lines_alone() -> anyhow::Result<()> {
     assert_eq!(results.len(), lines.len());
     for (index, (result, (_, status))) in results.iter().zip(&lines).enumerate() {
         assert_eq!(result["index"], index);
-        let told = result["status"].as_u64().unwrap_or_default();
-        assert!(told == *status || *status == 422 && told == 400, "line {index}: {result}");
+        let actual = result["status"].as_u64().unwrap_or_default();
+        assert!(actual == *status || *status == 422 && actual == 400, "line {index}: {result}");
         assert_eq!(result["problem"].is_object(), *status >= 400, "line {index}: {result}");
     }
     for (content_type, body, status) in [
@@ -239,7 +242,7 @@ async fn a_command_is_refused_before_it_is_done_or_not_at_all() -> anyhow::Resul
     let listing = a_listing().with("external_id", "one").0;
     let dry = ada.command(Method::POST, "/api/v1/listings?dry_run=true")?.json(&listing).send().await?;
     dry.expect_problem(400, "malformed")?;
-    // How the answer may be packed is seen when all is done.
+    // An unacceptable `Accept-Encoding` does not fail a command that has been executed.
     let picky = ada.command(Method::POST, "/api/v1/listings")?.header("accept-encoding", "identity;q=0").json(&listing);
     picky.send().await?.expect(201)?;
     market.stop().await
@@ -274,7 +277,7 @@ async fn text_that_looks_like_a_query_stays_text() -> anyhow::Result<()> {
         assert_eq!(market.found_by("/api/v1/listings/search", &[("attr.note", text)]).await?, [listing.id], "attr.note={text}");
         assert_eq!(market.finds(&format!("{text} number{nth}")).await?.first(), Some(&listing.id), "q={text}");
     }
-    // As a filter that names nothing, it finds nothing.
+    // As a filter with a value that no listing has, such a text matches nothing.
     for fragment in FRAGMENTS.iter().filter(|fragment| !fragment.contains('\n')) {
         let other = format!("{fragment}?");
         for filter in ["brand", "tag", "category"] {
@@ -303,26 +306,26 @@ async fn hostile_parameters_and_headers_are_malformed() -> anyhow::Result<()> {
     for fragment in fragments {
         for path in [list, search] {
             for parameter in typed {
-                let asked = format!("{path}?{parameter}={}", encoded(fragment));
-                refused(visitor.asks(&asked).await?, &[400]).with_context(|| format!("{parameter}={fragment:?}"))?;
+                let path_and_query = format!("{path}?{parameter}={}", encoded(fragment));
+                refused(visitor.asks(&path_and_query).await?, &[400]).with_context(|| format!("{parameter}={fragment:?}"))?;
             }
         }
         for parameter in of_search {
-            let asked = format!("{search}?{parameter}={}", encoded(fragment));
-            refused(visitor.asks(&asked).await?, &[400]).with_context(|| format!("{parameter}={fragment:?}"))?;
+            let path_and_query = format!("{search}?{parameter}={}", encoded(fragment));
+            refused(visitor.asks(&path_and_query).await?, &[400]).with_context(|| format!("{parameter}={fragment:?}"))?;
         }
         for path in [format!("/api/v1/listings/x{}", encoded(fragment)), format!("/api/v1/variants/x{}/stock", encoded(fragment))]
         {
             refused(visitor.asks(&path).await?, &[400, 404])?;
         }
     }
-    // NUL and broken UTF-8 in any parameter, known or not.
+    // NUL and invalid UTF-8 in any parameter, known or unknown.
     for parameter in ["q", "brand", "category", "tag", "attr.color", "q%00", "unknown", "attr.%00"] {
         for value in ["%00", "lamp%00", "%ff", "%c3%28", "%ed%a0%80"] {
             refused(visitor.asks(&format!("{search}?{parameter}={value}")).await?, &[400])?;
         }
     }
-    for asked in [
+    for path_and_query in [
         format!("{list}?unknown=1"),
         format!("{list}?q=lamp"),
         format!("{list}?limit=0"),
@@ -342,9 +345,9 @@ async fn hostile_parameters_and_headers_are_malformed() -> anyhow::Result<()> {
         format!("{search}?highlight=%3Cb%3E"),
         format!("{search}?cursor={}", "A".repeat(10_000)),
     ] {
-        refused(visitor.asks(&asked).await?, &[400]).with_context(|| asked.clone())?;
+        refused(visitor.asks(&path_and_query).await?, &[400]).with_context(|| path_and_query.clone())?;
     }
-    // Long, odd, and yet a search.
+    // Long and unusual search texts are still searches.
     for q in ["a".repeat(4000), "lamp ".repeat(700), "\"".repeat(500), "(".repeat(500), "*".repeat(500), "~".repeat(500)] {
         let answer = visitor.asks(&format!("{search}?q={}", encoded(&q))).await?;
         ensure!(matches!(answer.status.as_u16(), 200 | 400), "{}", answer.status);
@@ -353,7 +356,7 @@ async fn hostile_parameters_and_headers_are_malformed() -> anyhow::Result<()> {
     // Headers.
     let path = format!("{list}/{}", lamp.id);
     for token in ["x", "%%%", "e30", &"A".repeat(5000)] {
-        refused(visitor.query(&path)?.header("Consistency-Token", token).send().await?, &[400])?;
+        refused(visitor.query(&path)?.consistency_token(token).send().await?, &[400])?;
     }
     for (name, value) in [
         ("Prefer", "wait=-1, ;;;=,"),
@@ -374,7 +377,7 @@ async fn hostile_parameters_and_headers_are_malformed() -> anyhow::Result<()> {
         let answer = visitor.query(&path)?.header("Authorization", authorization).send().await?;
         refused(answer, &[401]).with_context(|| format!("Authorization: {authorization:?}"))?;
     }
-    // Routes and methods that are none.
+    // Unknown routes and methods.
     for path in ["/", "/api/v1", "/api/v2/listings", "/api/v1/listings/", "/api/v1/listings/../../etc/passwd", "/api/v1/%2e%2e/x"]
     {
         refused(visitor.asks(path).await?, &[404])?;

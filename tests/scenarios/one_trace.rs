@@ -1,4 +1,4 @@
-//! A command is one trace: from its request through the event into each projection.
+//! A command and the projection of its events form one trace, which starts at the client's `traceparent`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// An OTLP collector that keeps what it is sent, by the name of the service that sent it.
+/// An OTLP collector that stores the received spans, each with the name of its service.
 #[derive(Debug, Clone, Default)]
 struct Collector {
     spans: Arc<Mutex<Vec<(String, Span)>>>,
@@ -84,20 +84,22 @@ async fn a_command_and_every_projection_of_its_events_are_one_trace() -> anyhow:
 
     let projections = ["listing_catalog", "listing_page", "listing_search", "stock_levels"];
     let all: BTreeSet<String> = projections.into_iter().map(str::to_owned).collect();
-    until_eq("a span of each projection", all, async || {
+    until_eq("one span per projection", all, async || {
         let applied = collector.of_trace(TRACE).into_iter().filter(|(service, _)| service == "projector");
         Ok(applied.map(|(_, span)| text(&span.attributes, "projection.name")).collect())
     })
     .await?;
 
-    // Each span leads back to the command, over whatever lies between.
+    // Each span is a descendant of the command's span.
     let spans = collector.of_trace(TRACE);
     let parents: BTreeMap<String, String> =
         spans.iter().map(|(_, span)| (hex(&span.span_id), hex(&span.parent_span_id))).collect();
     for (service, span) in &spans {
         let mut at = hex(&span.span_id);
         while at != hex(&command.span_id) {
-            at.clone_from(parents.get(&at).with_context(|| format!("{service}: {} hangs on nothing", span.name))?);
+            at.clone_from(
+                parents.get(&at).with_context(|| format!("the parent of the span {service}: {} is missing", span.name))?,
+            );
         }
     }
     market.stop().await

@@ -1,4 +1,4 @@
-//! Nobody overwrites what they have not seen: `If-Match` lets one of many through.
+//! Optimistic concurrency with `If-Match`: of several changes to the same version, exactly one succeeds.
 
 use acceptance::{Marketplace, Name, a_listing};
 use futures_util::future::try_join_all;
@@ -32,7 +32,7 @@ async fn of_ten_changes_to_the_same_version_one_wins() -> anyhow::Result<()> {
         assert_eq!(won, [version + 1]);
     }
 
-    // Every verb keeps the rule: stale, missing, not a version.
+    // Every route refuses an outdated, a missing and a malformed version.
     let stock = format!("/api/v1/variants/{}/stock", bicycle.variant);
     let routes = [
         (Method::PATCH, path.clone(), Some(json!({ "title": "x" }))),
@@ -43,13 +43,7 @@ async fn of_ten_changes_to_the_same_version_one_wins() -> anyhow::Result<()> {
         (Method::PUT, stock.clone(), Some(json!({ "on_hand": 3 }))),
     ];
     for (method, path, body) in routes {
-        let request = || -> anyhow::Result<_> {
-            let request = ada.command(method.clone(), &path)?;
-            Ok(match &body {
-                Some(body) => request.json(body),
-                None => request,
-            })
-        };
+        let request = || -> anyhow::Result<_> { Ok(ada.command(method.clone(), &path)?.optional_json(body.as_ref())) };
         request()?.if_match("\"99\"").send().await?.expect_problem(412, "version-mismatch")?;
         // Strong comparison: a weak tag never matches.
         request()?.if_match("W/\"9\"").send().await?.expect_problem(412, "version-mismatch")?;
@@ -58,11 +52,11 @@ async fn of_ten_changes_to_the_same_version_one_wins() -> anyhow::Result<()> {
             request()?.send().await?.expect_problem(428, "precondition-required")?;
         }
     }
-    // One of several will do.
+    // `If-Match` may list several versions; one of them must match.
     let patch = json!({ "title": "One of several" });
     let answer = ada.command(Method::PATCH, &path)?.if_match("\"3\", \"9\"").json(&patch).send().await?.expect(200)?;
     assert_eq!(answer.version()?, 10);
-    // The same content as stored is no change.
+    // Content equal to the stored one makes no new version.
     let same = ada.command(Method::PATCH, &path)?.if_match("\"10\"").json(&patch).send().await?.expect(200)?;
     assert_eq!(same.version()?, 10);
     let counted = ada.command(Method::PUT, &stock)?.if_match("\"1\"").json(&json!({ "on_hand": 3 })).send().await?.expect(200)?;

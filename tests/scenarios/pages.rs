@@ -1,24 +1,30 @@
-//! Page after page shows everything once, in the order of one long page, whatever is equal in it.
+//! Pagination: the pages together contain every item exactly once, in the order of a single long page, even if sort values are
+//! equal.
 
 use acceptance::{Dependency, Marketplace, Name, Person, a_listing};
 use serde_json::Value;
 
+/// Reads one page; returns its ids and the path of the next page.
 async fn page(person: &Person<'_>, path: &str) -> anyhow::Result<(Vec<String>, Option<String>)> {
     let answer = person.asks(path).await?.expect(200)?;
     let body = answer.value()?;
-    let ids = body["items"].as_array().into_iter().flatten().map(|item| item["id"].as_str().unwrap_or_default().to_owned());
+    let ids = answer.item_ids()?;
     let linked = answer.header("link").map(|link| {
         let end = link.find(">; rel=\"next\"").unwrap_or_default();
         link.get(1..end).unwrap_or_default().to_owned()
     });
     let Some(cursor) = body["next_cursor"].as_str() else {
         assert_eq!((body["next_cursor"].clone(), &linked), (Value::Null, &None), "{path}");
-        return Ok((ids.collect(), None));
+        return Ok((ids, None));
     };
-    assert!(linked.as_ref().is_some_and(|link| link.ends_with(&format!("cursor={cursor}"))), "{linked:?} is not {cursor}");
-    Ok((ids.collect(), linked))
+    assert!(
+        linked.as_ref().is_some_and(|link| link.ends_with(&format!("cursor={cursor}"))),
+        "the Link header {linked:?} does not end with the cursor {cursor}"
+    );
+    Ok((ids, linked))
 }
 
+/// Reads all pages; returns all ids.
 async fn walk(person: &Person<'_>, question: &str, limit: usize) -> anyhow::Result<Vec<String>> {
     let (mut all, mut next) = (Vec::new(), Some(format!("{question}&limit={limit}")));
     while let Some(path) = next.take() {
@@ -54,7 +60,7 @@ async fn pages_follow_each_other_without_gap_or_repetition() -> anyhow::Result<(
     }
     market.link(Name::QueryApi, 0, Dependency::OpenSearch)?.cut().await?;
     for question in &searches {
-        // Not the page from above: OpenSearch's answer may still be remembered, and its order is another.
+        // Another limit than above, because a cached answer of OpenSearch would have another order.
         let (whole, next) = page(&ada, &format!("{question}&limit=99")).await?;
         assert_eq!((whole.len(), next), (LISTINGS, None), "{question} from Postgres");
         assert_eq!(walk(&ada, question, 5).await?, whole, "{question} from Postgres");
@@ -78,11 +84,11 @@ async fn what_is_written_between_pages_moves_nothing_on_them() -> anyhow::Result
 
     let question = format!("/api/v1/listings/search?sort=price&limit={LIMIT}");
     let (mut seen, next) = page(&ada, &question).await?;
-    // Whoever asks for a second page is held a state of the index.
+    // The second page opens a point-in-time view of the index, which the following pages use.
     let (second, next) = page(&ada, &next.unwrap()).await?;
     seen.extend(second);
 
-    // One of the pages to come moves to the front, one goes away, one more gets in between.
+    // Of the items on later pages one moves to the front and one is deleted; another is inserted between them.
     ada.changes(published[7], serde_json::json!({ "price": { "amount": "1.00", "currency": "RSD" } })).await?;
     ada.deletes(published[8]).await?;
     ada.publishes(a_listing().priced("19.50", "RSD")).await?;
@@ -95,7 +101,7 @@ async fn what_is_written_between_pages_moves_nothing_on_them() -> anyhow::Result
         next = following;
     }
     assert_eq!(seen, expected);
-    // Who begins anew sees it all.
+    // A new first page shows the changes.
     let (anew, _) = page(&ada, "/api/v1/listings/search?sort=price&limit=100").await?;
     assert_eq!((anew.len(), &anew[0]), (LISTINGS, &expected[7]));
     market.stop().await

@@ -1,4 +1,4 @@
-//! A query that carries a command's token sees that command, or says that it cannot yet.
+//! A query with the consistency token of a command sees its writes, or reports that they are not visible yet.
 
 use std::time::{Duration, Instant};
 
@@ -20,29 +20,30 @@ async fn every_query_sees_what_its_caller_has_written() -> anyhow::Result<()> {
         let word = format!("zanzibar{round}");
         let draft = a_listing().titled(&format!("Lamp {word}")).with_stock(3);
         let created = ada.creates(&draft).await?.expect(201)?;
-        let (seen, listing) = (token(&created)?, created.value()?);
+        let (token_after_write, listing) = (token(&created)?, created.value()?);
         let (id, variant) =
             (listing["id"].as_str().unwrap_or_default(), listing["variants"][0]["id"].as_str().unwrap_or_default());
 
         let search = format!("/api/v1/listings/search?q={word}");
-        let found = ada.query(&search)?.header("Consistency-Token", &seen).send().await?.expect(200)?.value()?;
+        let found = ada.query(&search)?.consistency_token(&token_after_write).send().await?.expect(200)?.value()?;
         assert_eq!(found["items"][0]["id"], id, "{found}");
-        let shown = ada.query(&format!("/api/v1/listings/{id}"))?.header("Consistency-Token", &seen).send().await?.expect(200)?;
+        let shown =
+            ada.query(&format!("/api/v1/listings/{id}"))?.consistency_token(&token_after_write).send().await?.expect(200)?;
         assert_eq!(shown.version()?, 1);
         assert_eq!(shown.header("stale"), None);
         let list = format!("/api/v1/listings?limit=1&seller_id={}", ada.id);
-        let listed = ada.query(&list)?.header("Consistency-Token", &seen).send().await?.expect(200)?.value()?;
+        let listed = ada.query(&list)?.consistency_token(&token_after_write).send().await?.expect(200)?.value()?;
         assert_eq!(listed["items"][0]["id"], id, "{listed}");
         let stock = format!("/api/v1/variants/{variant}/stock");
-        let stock = ada.query(&stock)?.header("Consistency-Token", &seen).send().await?.expect(200)?.value()?;
+        let stock = ada.query(&stock)?.consistency_token(&token_after_write).send().await?.expect(200)?.value()?;
         assert_eq!(stock["on_hand"], 3);
 
         let gone = ada.command(Method::DELETE, &format!("/api/v1/listings/{id}"))?.if_match("*").send().await?.expect(204)?;
-        let seen = token(&gone)?;
-        let by_id = ada.query(&format!("/api/v1/listings/{id}"))?.header("Consistency-Token", &seen).send().await?;
+        let token_after_write = token(&gone)?;
+        let by_id = ada.query(&format!("/api/v1/listings/{id}"))?.consistency_token(&token_after_write).send().await?;
         by_id.expect_problem(404, "not-found")?;
-        let found = ada.query(&search)?.header("Consistency-Token", &seen).send().await?.expect(200)?.value()?;
-        assert_eq!(found["items"], json!([]), "a deleted listing is found");
+        let found = ada.query(&search)?.consistency_token(&token_after_write).send().await?.expect(200)?.value()?;
+        assert_eq!(found["items"], json!([]), "the search finds a deleted listing");
     }
     market.stop().await
 }
@@ -63,16 +64,16 @@ async fn what_has_not_arrived_is_refused_or_called_stale() -> anyhow::Result<()>
     ];
     for path in &paths {
         let began = Instant::now();
-        let refused = ada.query(path)?.header("Consistency-Token", &ahead).header("Prefer", "wait=1").send().await?;
+        let refused = ada.query(path)?.consistency_token(&ahead).header("Prefer", "wait=1").send().await?;
         let refused = refused.expect_problem(503, "unavailable")?;
         assert!(refused.header("retry-after").is_some(), "{refused}");
         assert!(began.elapsed() >= Duration::from_millis(700) && began.elapsed() < Duration::from_secs(3), "{path}");
-        let stale = ada.query(path)?.header("Consistency-Token", &ahead).header("Prefer", "wait=0, stale-ok").send().await?;
+        let stale = ada.query(path)?.consistency_token(&ahead).header("Prefer", "wait=0, stale-ok").send().await?;
         assert_eq!(stale.expect(200)?.header("stale"), Some("?1"), "{path}");
         let fresh = ada.asks(path).await?.expect(200)?;
         assert_eq!(fresh.header("stale"), None, "{path}");
         for malformed in ["", "%", "e30", "bm90IGpzb24", &"A".repeat(2000)] {
-            let refused = ada.query(path)?.header("Consistency-Token", malformed).send().await?;
+            let refused = ada.query(path)?.consistency_token(malformed).send().await?;
             refused.expect_problem(400, "malformed")?;
         }
     }
@@ -90,12 +91,12 @@ async fn a_late_projection_makes_the_query_wait_and_not_lie() -> anyhow::Result<
 
     market.projector()?.pause()?;
     let change = ada.command(Method::PATCH, &path)?.if_match("*").json(&json!({ "title": "After" })).send().await?.expect(200)?;
-    let seen = token(&change)?;
-    let old = ada.query(&path)?.header("Consistency-Token", &seen).header("Prefer", "wait=0, stale-ok").send().await?;
+    let token_after_write = token(&change)?;
+    let old = ada.query(&path)?.consistency_token(&token_after_write).header("Prefer", "wait=0, stale-ok").send().await?;
     let old = old.expect(200)?;
     assert_eq!((old.header("stale"), &old.value()?["title"]), (Some("?1"), &json!("Before")));
 
-    let waits = ada.query(&path)?.header("Consistency-Token", &seen).header("Prefer", "wait=4").send();
+    let waits = ada.query(&path)?.consistency_token(&token_after_write).header("Prefer", "wait=4").send();
     let wakes = async { market.projector()?.wake() };
     let (new, woken) = tokio::join!(waits, wakes);
     woken?;
@@ -115,7 +116,7 @@ async fn without_the_broker_no_page_is_older_than_its_store() -> anyhow::Result<
         let hits = market.query_api()?.metric("listings_cache_hits_total", &[("cache_type", "local")]).await?;
         anyhow::Ok(hits.unwrap_or_default())
     };
-    until("a page from the process itself", async || {
+    until("a hit in the in-process page cache", async || {
         let before = hits().await?;
         ada.asks(&path).await?.expect(200)?;
         Ok(hits().await? > before)
@@ -123,7 +124,7 @@ async fn without_the_broker_no_page_is_older_than_its_store() -> anyhow::Result<
     .await?;
 
     market.link(Name::QueryApi, 0, Dependency::Nats)?.cut().await?;
-    until("the process to bypass its own pages", async || {
+    until("the process to bypass its page cache", async || {
         let before = hits().await?;
         ada.asks(&path).await?.expect(200)?;
         ada.asks(&path).await?.expect(200)?;

@@ -1,14 +1,14 @@
-//! Searches are narrowed by what a reader ticks, and say how much there is of everything else.
+//! Search filters, sort orders and facet counts.
 
 use std::collections::BTreeSet;
 
 use acceptance::{ListingDraft, Marketplace, a_listing};
 use serde_json::{Value, json};
 
-/// Name, brand, category, price, condition, colour, and where.
-type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, Option<(f64, f64)>);
+/// Title, brand, category, price, condition, colour and coordinates.
+type ListingRow = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, Option<(f64, f64)>);
 
-const LISTINGS: [Row; 5] = [
+const LISTINGS: [ListingRow; 5] = [
     ("a", "Sony", "electronics/audio/headphones", "9.99", "new", "black", Some((45.2671, 19.8335))),
     ("b", "Sony", "electronics/audio/speakers", "10", "used", "Black", Some((44.8125, 20.4612))),
     ("c", "Bose", "electronics/audio/headphones", "499.99", "used", "red", None),
@@ -16,7 +16,7 @@ const LISTINGS: [Row; 5] = [
     ("e", "Acme & Sons, \"Ltd\"", "electronicsandmore", "50.5", "new", "black", Some((-17.8, -179.5))),
 ];
 
-/// What is asked, and what is found, in any order.
+/// Each query, and the titles of the listings that it must find, in any order.
 const QUESTIONS: [(&str, &str); 30] = [
     ("", "abcde"),
     ("brand=Sony", "ab"),
@@ -44,15 +44,15 @@ const QUESTIONS: [(&str, &str); 30] = [
     ("near=45.2671,19.8335&radius=100km", "ab"),
     ("bbox=19,44,21,46", "ab"),
     ("bbox=179,-18,-179,-17", "de"),
-    // Edges belong to it: this corner is where the first one is.
+    // The edges of a box are inclusive: listing `a` is on this corner.
     ("bbox=19.8335,45.2671,20,46", "a"),
-    // ΣΑΣ and İx: letters that change with their neighbours, or into two.
+    // ΣΑΣ and İx: the lower case of Σ depends on its position, that of İ is two characters.
     ("attr.%CE%A3%CE%91%CE%A3=a", "a"),
     ("attr.%C4%B0x=b", "b"),
     ("near=45.2671,19.8335", "abde"),
 ];
 
-fn listing((name, brand, category, price, condition, colour, place): Row) -> ListingDraft {
+fn listing((name, brand, category, price, condition, colour, place): ListingRow) -> ListingDraft {
     let place = place.map(|(lat, lon)| json!({ "point": { "lat": lat, "lon": lon } }));
     a_listing()
         .titled(name)
@@ -97,7 +97,7 @@ async fn filters_narrow_and_facets_count() -> anyhow::Result<()> {
     }
     assert_eq!(titles(&ask("sort=distance&near=44.8,20.4&radius=20000km").await?).get(..2), Some("ba"));
 
-    // A facet's own filter does not narrow its own counts; those of others do.
+    // The counts of a facet ignore the filter on the facet itself, and respect all other filters.
     let counts = ask("brand=Sony&condition=used&condition=new&facets=brand,condition,category,price,attr.colour&limit=1").await?
         ["facets"]
         .take();

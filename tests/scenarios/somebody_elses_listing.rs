@@ -1,11 +1,11 @@
-//! Only its seller and an admin change a listing and its stock, and what is private is not even known to exist.
+//! Only its seller and an admin can change a listing and its stock; to others a hidden listing does not exist (404).
 
 use acceptance::listings::Published;
 use acceptance::{Answer, Marketplace, Person, a_listing};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Every way to change a listing or its stock.
+/// Returns every request that changes a listing or its stock.
 fn changes(listing: Published) -> Vec<(Method, String, Option<Value>)> {
     let (path, variant) = (format!("/api/v1/listings/{}", listing.id), format!("/api/v1/variants/{}", listing.variant));
     vec![
@@ -21,13 +21,7 @@ fn changes(listing: Published) -> Vec<(Method, String, Option<Value>)> {
 }
 
 async fn tries(person: &Person<'_>, (method, path, body): &(Method, String, Option<Value>)) -> anyhow::Result<Answer> {
-    let request = person.command(method.clone(), path)?.if_match("*");
-    match body {
-        Some(body) => request.json(body),
-        None => request,
-    }
-    .send()
-    .await
+    person.command(method.clone(), path)?.if_match("*").optional_json(body.as_ref()).send().await
 }
 
 #[tokio::test]
@@ -53,7 +47,7 @@ async fn somebody_elses_listing_cannot_be_changed() -> anyhow::Result<()> {
     for change in changes(hidden).into_iter().chain(changes(private)) {
         tries(&mallory, &change).await?.expect_problem(404, "not-found")?;
     }
-    // Nobody sells in another's name but an admin.
+    // Only an admin can create a listing for another seller.
     let in_adas_name = a_listing().with("seller_id", ada.id.to_string());
     mallory.creates(&in_adas_name).await?.expect_problem(403, "forbidden")?;
     buyer.creates(&a_listing()).await?.expect_problem(403, "forbidden")?;
@@ -66,7 +60,7 @@ async fn somebody_elses_listing_cannot_be_changed() -> anyhow::Result<()> {
         assert_eq!(market.versions_in_stream(key).await?.len(), versions, "{key}");
     }
     assert_eq!(market.stock(shown.variant).await?.on_hand, 5);
-    // What mallory may not, an admin may.
+    // An admin can make the changes that mallory cannot.
     let admin = market.admin("root")?;
     assert_eq!(admin.changes(hidden, json!({ "title": "Checked" })).await?.title, "Checked");
     tries(&admin, &changes(shown)[7]).await?.expect(201)?;

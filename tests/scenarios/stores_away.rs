@@ -1,21 +1,22 @@
-//! Queries answer from what is left while a store is away, and say so where it makes a difference.
+//! Queries fall back to the remaining stores while one store is unavailable, and mark degraded answers.
 
-use acceptance::{Dependency, Hold, Marketplace, Moment, Name, a_listing, until, until_eq, until_some};
+use acceptance::{Dependency, Hold, Link, Marketplace, Moment, Name, a_listing, until, until_eq, until_some};
 use events::listing::Point;
 use events::{AggregateKey, EventId, Listing, ListingChange, Meta, NewEvent};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+/// Returns the state of a circuit breaker of query-api: 0 is closed.
 async fn breaker(market: &Marketplace, dependency: &str) -> anyhow::Result<f64> {
     let state = market.query_api()?.metric("listings_circuit_breaker_state", &[("dependency", dependency)]).await?;
-    state.ok_or_else(|| anyhow::anyhow!("no breaker of {dependency} is shown"))
+    state.ok_or_else(|| anyhow::anyhow!("the circuit breaker of {dependency} is missing in /metrics"))
 }
 
-/// What was asked in vain was counted, and nothing is asked any more but by a probe.
-async fn is_left_alone(market: &Marketplace, dependency: &str) -> anyhow::Result<()> {
+/// Sends queries until the failed requests to a store are counted and its circuit breaker is not closed.
+async fn until_breaker_opens(market: &Marketplace, dependency: &str) -> anyhow::Result<()> {
     let failed = |error_type| [("component", dependency), ("error_type", error_type)];
-    until(format!("{dependency} to be left alone"), async || {
+    until(format!("the circuit breaker of {dependency} to open"), async || {
         let mut errors = 0.0;
         for error_type in ["failed", "timeout"] {
             errors += market.query_api()?.metric("listings_errors_total", &failed(error_type)).await?.unwrap_or_default();
@@ -27,6 +28,36 @@ async fn is_left_alone(market: &Marketplace, dependency: &str) -> anyhow::Result
     .await
 }
 
+/// A way in which a store becomes unavailable and returns.
+#[derive(Debug, Clone, Copy)]
+enum Outage {
+    /// The server refuses connections, as if it were not running.
+    Refused,
+    /// The server hangs and continues later, with the same connections.
+    Frozen,
+    /// The server hangs; later only new connections work, the old ones hang forever.
+    Replaced,
+}
+
+impl Outage {
+    const ALL: [Self; 3] = [Self::Refused, Self::Frozen, Self::Replaced];
+
+    async fn begin(self, link: &Link) -> anyhow::Result<()> {
+        match self {
+            Self::Refused => link.cut().await?,
+            Self::Frozen | Self::Replaced => link.freeze(),
+        }
+        Ok(())
+    }
+
+    async fn end(self, link: &Link) -> anyhow::Result<()> {
+        match self {
+            Self::Refused | Self::Frozen => link.mend().await,
+            Self::Replaced => link.strand().await,
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_emptied_redis_is_filled_again() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
@@ -36,7 +67,7 @@ async fn an_emptied_redis_is_filled_again() -> anyhow::Result<()> {
     market.redis.empty().await?;
 
     let path = format!("/api/v1/listings/{}", listing.id);
-    until("a page that was read to be in Redis again", async || {
+    until("a read to store the page in Redis again", async || {
         ada.asks(&path).await?.expect(200)?;
         Ok(market.page(listing.id.0).await?.is_some())
     })
@@ -45,7 +76,7 @@ async fn an_emptied_redis_is_filled_again() -> anyhow::Result<()> {
     assert_eq!(shown.value()?["on_hand"], 2);
     assert!(market.cached_stock(listing.variant.0).await?.is_some());
 
-    // What a reader filled is no obstacle for what comes next.
+    // A page that a read has stored does not prevent the next event from being applied.
     ada.changes(listing, json!({ "title": "Changed" })).await?;
     market.settle().await?;
     assert_eq!(market.shows(listing).await?.title, "Changed");
@@ -58,27 +89,19 @@ async fn without_redis_pages_come_from_postgres() -> anyhow::Result<()> {
     let ada = market.seller("ada")?;
     let listing = ada.publishes(a_listing().with_stock(2)).await?;
     market.settle().await?;
-    for break_it in ["cut", "freeze", "vanish"] {
+    for outage in Outage::ALL {
         let redis = market.link(Name::QueryApi, 0, Dependency::Redis)?;
-        if break_it == "cut" {
-            redis.cut().await?;
-        } else {
-            redis.freeze();
-        }
+        outage.begin(redis).await?;
         for _ in 0..10 {
             ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect(200)?;
             ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
         }
-        until("the breaker of Redis to open", async || Ok(breaker(&market, "redis").await? > 0.0)).await?;
+        until("the circuit breaker of Redis to open", async || Ok(breaker(&market, "redis").await? > 0.0)).await?;
         ada.asks("/api/v1/listings").await?.expect(200)?;
         ada.asks("/api/v1/listings/search").await?.expect(200)?;
-        assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Postgres is enough");
-        if break_it == "vanish" {
-            redis.strand().await?;
-        } else {
-            redis.mend().await?;
-        }
-        until_eq("the breaker of Redis to close", 0.0, async || {
+        assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "ready without Redis");
+        outage.end(redis).await?;
+        until_eq("the circuit breaker of Redis to close", 0.0, async || {
             ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
             breaker(&market, "redis").await
         })
@@ -94,32 +117,24 @@ async fn without_postgres_pages_and_searches_still_answer() -> anyhow::Result<()
     let listing = ada.publishes(a_listing().with_stock(2)).await?;
     market.settle().await?;
     let postgres = market.link(Name::QueryApi, 0, Dependency::Postgres)?;
-    for break_it in ["cut", "freeze", "vanish"] {
-        if break_it == "cut" {
-            postgres.cut().await?;
-        } else {
-            postgres.freeze();
-        }
+    for outage in Outage::ALL {
+        outage.begin(postgres).await?;
         ada.asks(&format!("/api/v1/listings/{}", listing.id)).await?.expect(200)?;
         ada.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?.expect(200)?;
         let found = ada.asks("/api/v1/listings/search?q=bicycle").await?.expect(200)?.value()?;
         assert_eq!((&found["total"]["value"], &found["degraded"]), (&json!(1), &json!(false)));
         let refused = ada.asks("/api/v1/listings").await?.expect_problem(503, "unavailable")?;
         assert!(refused.header("retry-after").is_some(), "{refused}");
-        assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "Redis and OpenSearch are enough");
-        is_left_alone(&market, "postgres").await?;
-        if break_it == "vanish" {
-            postgres.strand().await?;
-        } else {
-            postgres.mend().await?;
-        }
-        until("lists to come back", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
+        assert_eq!(market.query_api()?.ops("/ready").await?.0, 200, "ready without Postgres");
+        until_breaker_opens(&market, "postgres").await?;
+        outage.end(postgres).await?;
+        until("lists to be answered again", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
     }
     market.stop().await
 }
 
-/// What a search says, without what depends on the store that answered.
-fn essence(found: &Value) -> (Vec<String>, u64) {
+/// Returns the ids and the total of a search result: the parts that do not depend on the store that answered.
+fn ids_and_total(found: &Value) -> (Vec<String>, u64) {
     let items = found["items"].as_array().into_iter().flatten();
     (
         items.map(|item| item["id"].as_str().unwrap_or_default().to_owned()).collect(),
@@ -161,36 +176,36 @@ async fn without_opensearch_the_same_search_is_answered_by_postgres() -> anyhow:
         "brand=%27%20or%201%3D1--",
         "q=nothing+like+it",
     ];
-    let mut whole = Vec::new();
+    let mut complete = Vec::new();
     for question in questions {
-        whole.push(ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?);
+        complete.push(ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?);
     }
     let opensearch = market.link(Name::QueryApi, 0, Dependency::OpenSearch)?;
-    // A node that says nothing costs a question its time, and no more.
+    // While OpenSearch hangs, searches wait for a timeout until the circuit breaker opens.
     opensearch.freeze();
-    is_left_alone(&market, "opensearch").await?;
+    until_breaker_opens(&market, "opensearch").await?;
     opensearch.strand().await?;
-    until_eq("the breaker of OpenSearch to close", 0.0, async || {
+    until_eq("the circuit breaker of OpenSearch to close", 0.0, async || {
         ada.asks("/api/v1/listings/search?q=lamp").await?.expect(200)?;
         breaker(&market, "opensearch").await
     })
     .await?;
     let first = ada.asks("/api/v1/listings/search?q=lamp&limit=1").await?.expect(200)?.value()?;
     opensearch.cut().await?;
-    for (question, whole) in questions.iter().zip(&whole) {
-        // An answer that was shared a moment ago may still be.
+    for (question, complete) in questions.iter().zip(&complete) {
+        // A cached answer of OpenSearch may still be returned at first.
         let degraded = until_some("an answer from Postgres", async || {
             let found = ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?;
             Ok((found["degraded"] == true).then_some(found))
         })
         .await?;
-        assert_eq!(essence(&degraded), essence(whole), "{question}");
+        assert_eq!(ids_and_total(&degraded), ids_and_total(complete), "{question}");
     }
     let omitted = ada.asks("/api/v1/listings/search?q=lamp&facets=brand&highlight=1").await?.expect(200)?.value()?;
     assert_eq!(omitted["omitted"], json!(["facets", "highlight"]));
     assert_eq!(omitted["facets"], json!({}));
 
-    // A page of the one store is not continued by the other.
+    // A cursor of one store is refused by the other.
     let cursor = first["next_cursor"].as_str().unwrap_or_default();
     let refused = ada.asks(&format!("/api/v1/listings/search?q=lamp&limit=1&cursor={cursor}")).await?;
     refused.expect_problem(400, "malformed")?;
@@ -205,15 +220,15 @@ async fn without_opensearch_the_same_search_is_answered_by_postgres() -> anyhow:
     assert_ne!(second["items"][0]["id"], page["items"][0]["id"]);
 
     opensearch.mend().await?;
-    until("searches to be whole again", async || {
+    until("searches to be answered by OpenSearch again", async || {
         let found = ada.asks("/api/v1/listings/search?q=lamp").await?.expect(200)?.value()?;
         Ok(found["degraded"] == false)
     })
     .await?;
-    for (question, whole) in questions.iter().zip(&whole) {
-        until(format!("{question} to be answered as before"), async || {
+    for (question, complete) in questions.iter().zip(&complete) {
+        until(format!("{question} to be answered as before the outage"), async || {
             let found = ada.asks(&format!("/api/v1/listings/search?{question}")).await?.expect(200)?.value()?;
-            Ok(found["degraded"] == false && essence(&found) == essence(whole))
+            Ok(found["degraded"] == false && ids_and_total(&found) == ids_and_total(complete))
         })
         .await?;
     }
@@ -245,7 +260,7 @@ async fn programs_start_before_their_stores() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_question_that_takes_too_long_is_refused_and_closes_the_database_for_nobody() -> anyhow::Result<()> {
-    /// More than failures in a row open a breaker.
+    /// More than the number of failures in a row that opens a circuit breaker.
     const QUESTIONS: usize = 8;
     let market = Marketplace::start().await?;
     let ada = market.seller("ada")?;
@@ -282,7 +297,7 @@ async fn connections_that_never_say_another_word_are_replaced() -> anyhow::Resul
         answer.expect_problem(503, "unavailable")?;
     }
     assert!(hanging.iter().all(Hold::is_reached));
-    until("lists to come back", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
+    until("lists to be answered again", async || Ok(ada.asks("/api/v1/listings").await?.status == 200)).await?;
     drop(hanging);
     market.stop().await
 }
@@ -298,7 +313,7 @@ async fn places_too_close_to_zero_to_be_squared_are_zero() -> anyhow::Result<()>
     let shown = market.shows(published).await?;
     assert_eq!(shown.location.as_ref().and_then(|location| location.point), Some(Point { lat: 0.0, lon: 0.0 }));
 
-    // From before coordinates were rounded.
+    // An event from before coordinates were rounded.
     let mut old = Listing { id: Uuid::now_v7().into(), version: 1, ..shown };
     old.location.as_mut().unwrap().point = Some(Point { lat: TINY, lon: -TINY });
     let meta = Meta {
@@ -322,7 +337,7 @@ async fn places_too_close_to_zero_to_be_squared_are_zero() -> anyhow::Result<()>
         }
         for near in &near {
             let question = format!("/api/v1/listings/search?near={near}&radius=1km&sort=distance");
-            let found = until_some("an answer of the store that is meant", async || {
+            let found = until_some("an answer of the expected store", async || {
                 let found = ada.asks(&question).await?.expect(200)?.value()?;
                 Ok((found["degraded"] == degraded).then_some(found))
             })

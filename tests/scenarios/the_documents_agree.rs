@@ -1,4 +1,4 @@
-//! The OpenAPI documents are the ones in `docs/openapi`, and every route answers as they say.
+//! The served OpenAPI documents equal the files in `docs/openapi`, and every route answers as documented.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,17 +10,17 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-/// Set to `1`, the documents in `docs/openapi` are written instead of compared.
+/// If this variable is `1`, the test writes the files in `docs/openapi` instead of comparing them.
 const UPDATE: &str = "UPDATE_OPENAPI";
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-/// A request that one of a document's operations answers well.
+/// A request that is answered with success, for one operation of a document.
 struct Example {
     to_queries: bool,
     verb: &'static str,
-    /// As the document has it.
+    /// Path template, as in the document.
     route: &'static str,
-    /// As it is asked.
+    /// Path and query of the request.
     path: String,
     body: Option<(&'static str, Value)>,
 }
@@ -42,7 +42,7 @@ impl Example {
         Self { body: Some((content_type, body)), ..self }
     }
 
-    /// Every operation of both documents, in an order in which each is answered well.
+    /// Returns one example of every operation of both documents, in an order in which each of them succeeds.
     fn all(listing: &events::Listing) -> Vec<Self> {
         let (id, variant) = (listing.id.into(), listing.variants[0].id.into());
         let nobody = Uuid::nil();
@@ -65,7 +65,8 @@ impl Example {
         ]
     }
 
-    async fn asked(&self, by: &Person<'_>) -> anyhow::Result<Answer> {
+    /// Sends the request.
+    async fn send(&self, by: &Person<'_>) -> anyhow::Result<Answer> {
         let method: Method = self.verb.to_uppercase().parse()?;
         let request = if self.to_queries { by.query(&self.path)? } else { by.command(method, &self.path)?.if_match("*") };
         match &self.body {
@@ -76,29 +77,31 @@ impl Example {
         .await
     }
 
-    /// The same request, of something that is not there, with an id that is none, and with a body that is none.
-    fn refused(&self) -> impl Iterator<Item = Self> {
+    /// Returns variants of the request that must be refused: an unknown id, a malformed id, and a malformed body.
+    fn invalid_variants(&self) -> impl Iterator<Item = Self> {
         let with_path = |path| Self { path, body: self.body.clone(), ..*self };
         let with = |id: &str| with_path(self.route.replace("{id}", id));
-        let rubbish = || with_path(self.path.clone()).with(Value::String("rubbish".to_owned()));
+        let malformed = || with_path(self.path.clone()).with(Value::String("malformed".to_owned()));
         let has_id = self.route.contains("{id}");
-        [has_id.then(|| with(&Uuid::now_v7().to_string())), has_id.then(|| with("7")), self.body.is_some().then(rubbish)]
+        [has_id.then(|| with(&Uuid::now_v7().to_string())), has_id.then(|| with("7")), self.body.is_some().then(malformed)]
             .into_iter()
             .flatten()
     }
 }
 
+/// Iterates over the members of a JSON object.
 fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter)
 }
 
+/// Iterates over verb, path and operation of a document.
 fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     let verbs = |item| fields(item).filter(|(verb, _)| METHODS.contains(&verb.as_str()));
     fields(&document["paths"])
         .flat_map(move |(path, item)| verbs(item).map(move |(verb, operation)| (verb.as_str(), path.as_str(), operation)))
 }
 
-/// What a reader of the document, or a generator of clients, relies on.
+/// Checks the parts of a document that readers and client generators rely on.
 fn check(document: &Value) -> anyhow::Result<()> {
     ensure!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")), "not OpenAPI 3.1");
     ensure!(document["info"]["title"].is_string() && document["info"]["version"].is_string(), "no title or version");
@@ -106,12 +109,15 @@ fn check(document: &Value) -> anyhow::Result<()> {
     for (verb, path, operation) in operations(document) {
         let at = format!("{verb} {path}");
         let id = operation["operationId"].as_str().with_context(|| format!("{at}: no operationId"))?;
-        ensure!(ids.insert(id), "{at}: a second {id}");
-        ensure!(operation["summary"].is_string() || operation["description"].is_string(), "{at}: not a word about it");
+        ensure!(ids.insert(id), "{at}: the operationId {id} is not unique");
+        ensure!(
+            operation["summary"].is_string() || operation["description"].is_string(),
+            "{at}: neither summary nor description"
+        );
         let problem = |response: &Value| response["content"]["application/problem+json"]["schema"].is_object();
         for (status, response) in fields(&operation["responses"]) {
             ensure!(response["description"].is_string(), "{at}: {status} has no description");
-            ensure!(problem(response) || !status.starts_with(['4', '5']), "{at}: {status} is no problem");
+            ensure!(problem(response) || !status.starts_with(['4', '5']), "{at}: {status} is not documented as a problem");
         }
         let parameters = operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
         for parameter in parameters {
@@ -120,33 +126,36 @@ fn check(document: &Value) -> anyhow::Result<()> {
         for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
             let declared =
                 |parameter: &Value| parameter["in"] == "path" && parameter["name"] == name && parameter["required"] == true;
-            ensure!(parameters.iter().any(declared), "{at}: {{{name}}} is not described");
+            ensure!(parameters.iter().any(declared), "{at}: the path parameter {{{name}}} is not declared");
         }
         for security in operation["security"].as_array().or(document["security"].as_array()).into_iter().flatten() {
             for (scheme, _) in fields(security) {
-                ensure!(document["components"]["securitySchemes"][scheme].is_object(), "{at}: no scheme {scheme}");
+                ensure!(
+                    document["components"]["securitySchemes"][scheme].is_object(),
+                    "{at}: the security scheme {scheme} is missing"
+                );
             }
         }
     }
     Ok(())
 }
 
-/// The status is one of the operation's, and the body what the document says of that status.
+/// Checks that the operation documents the status, and that the body matches the schema of that status.
 fn check_answer(document: &Value, operation: &Value, answer: &Answer) -> anyhow::Result<()> {
     let responses = &operation["responses"];
     let response = responses.get(answer.status.as_str()).or_else(|| responses.get("default"));
-    let response = response.with_context(|| format!("not documented: {answer}"))?;
+    let response = response.with_context(|| format!("the status is not documented: {answer}"))?;
     if answer.body.is_empty() {
-        ensure!(response["content"].is_null(), "a body was promised: {answer}");
+        ensure!(response["content"].is_null(), "a body is documented, but missing: {answer}");
         return Ok(());
     }
     let content_type = answer.header("content-type").and_then(|of| of.split(';').next()).unwrap_or_default();
     let schema = &response["content"][content_type]["schema"];
-    ensure!(schema.is_object(), "{content_type} is not documented: {answer}");
+    ensure!(schema.is_object(), "the content type {content_type} is not documented: {answer}");
     if content_type == "application/x-ndjson" {
         return Ok(());
     }
-    // References lead from the document's root.
+    // References are relative to the root of the document.
     let schema = json!({ "components": document["components"], "allOf": [schema] });
     let validator = jsonschema::draft202012::new(&schema)?;
     let value = answer.value()?;
@@ -155,6 +164,7 @@ fn check_answer(document: &Value, operation: &Value, answer: &Answer) -> anyhow:
     Ok(())
 }
 
+/// Reads a program's document, checks it, and compares it with the file.
 async fn served(program: &Program, name: &str) -> anyhow::Result<Value> {
     let served: Value = reqwest::get(program.url("/openapi.json")?).await?.error_for_status()?.json().await?;
     check(&served).with_context(|| format!("the document of {name}"))?;
@@ -163,8 +173,11 @@ async fn served(program: &Program, name: &str) -> anyhow::Result<Value> {
     if env::var(UPDATE).is_ok_and(|update| update == "1") {
         fs::write(&file, &text)?;
     }
-    let kept = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    ensure!(kept == text, "docs/openapi/{name}.json is not what is served; {UPDATE}=1 writes it");
+    let stored = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    ensure!(
+        stored == text,
+        "docs/openapi/{name}.json differs from the served document; run the test with {UPDATE}=1 to write it"
+    );
     Ok(served)
 }
 
@@ -188,17 +201,17 @@ async fn the_openapi_documents_are_kept_and_every_route_answers_as_documented() 
         let document = if example.to_queries { &queries } else { &commands };
         let operation = &document["paths"][example.route][example.verb];
         ensure!(left.remove(&(example.verb, example.route)), "not documented: {} {}", example.verb, example.route);
-        let answer = example.asked(&ada).await?;
-        ensure!(answer.status.is_success(), "the example is refused: {answer}");
+        let answer = example.send(&ada).await?;
+        ensure!(answer.status.is_success(), "the example failed: {answer}");
         check_answer(document, operation, &answer)?;
 
-        check_answer(document, operation, &example.asked(&ada.with_token(Some("rubbish"))).await?)?;
-        for refused in example.refused() {
-            let answer = refused.asked(&ada).await?;
-            ensure!(answer.status.is_client_error(), "not refused: {answer}");
+        check_answer(document, operation, &example.send(&ada.with_token(Some("malformed"))).await?)?;
+        for invalid in example.invalid_variants() {
+            let answer = invalid.send(&ada).await?;
+            ensure!(answer.status.is_client_error(), "an invalid request was not refused: {answer}");
             check_answer(document, operation, &answer)?;
         }
     }
-    ensure!(left.is_empty(), "no example of {left:?}");
+    ensure!(left.is_empty(), "operations without an example: {left:?}");
     market.stop().await
 }

@@ -1,9 +1,9 @@
-//! A listing is available while any of its variants is, also when the last two run out in the same moment.
+//! A listing is available while one of its variants is, also when its last two variants sell out concurrently.
 
 use acceptance::{Marketplace, Name, a_listing};
 use futures_util::future::{try_join, try_join_all};
 
-/// Each is a race of its own; the wrong order of locks loses one in a few.
+/// Number of concurrent attempts. With a wrong lock order, a few of them already show the lost update.
 const RACES: usize = 24;
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn two_variants_reach_zero_together() -> anyhow::Result<()> {
         assert!(!shown.available && shown.variants.iter().all(|variant| !variant.available), "{shown:?}");
     }
 
-    // And back again.
+    // New stock of one variant makes the listing available again.
     let last = market.shows(listings[0]).await?;
     ada.counts(last.variants[1].id, 7).await?;
     market.settle().await?;

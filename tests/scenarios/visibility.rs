@@ -1,4 +1,4 @@
-//! Who sees what: every role, every status and visibility that a seller can bring about, every route.
+//! Visibility of listings: every role, on every route, for every status and visibility that a seller can set.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use acceptance::{Marketplace, Person, a_listing};
 use events::ListingId;
 use serde_json::Value;
 
-/// Who may see a listing, by route. `all` is everyone, `own` its seller and admins, `none` nobody.
+/// Who may see a listing on each route: `all` is everyone, `own` its seller and admins, `none` nobody.
 #[derive(Debug, Clone, Copy)]
-struct Shown {
+struct VisibleTo {
     by_id: &'static str,
     in_list: &'static str,
     in_sellers_list: &'static str,
     by_search: &'static str,
 }
 
-/// How a listing came to be what it is: its status at first, the verb afterwards.
+/// Each final status with the initial status and the verb that lead to it.
 const STATUSES: [(&str, &str, Option<&str>); 5] = [
     ("draft", "draft", None),
     ("active", "active", None),
@@ -24,12 +24,12 @@ const STATUSES: [(&str, &str, Option<&str>); 5] = [
     ("deleted", "active", Some("delete")),
 ];
 
-fn shown(status: &str, visibility: &str) -> Shown {
+fn visible_to(status: &str, visibility: &str) -> VisibleTo {
     match (status, visibility) {
-        ("deleted", _) => Shown { by_id: "none", in_list: "none", in_sellers_list: "none", by_search: "none" },
-        ("active", "public") => Shown { by_id: "all", in_list: "all", in_sellers_list: "all", by_search: "all" },
-        ("active", "unlisted") => Shown { by_id: "all", in_list: "none", in_sellers_list: "own", by_search: "none" },
-        _ => Shown { by_id: "own", in_list: "none", in_sellers_list: "own", by_search: "none" },
+        ("deleted", _) => VisibleTo { by_id: "none", in_list: "none", in_sellers_list: "none", by_search: "none" },
+        ("active", "public") => VisibleTo { by_id: "all", in_list: "all", in_sellers_list: "all", by_search: "all" },
+        ("active", "unlisted") => VisibleTo { by_id: "all", in_list: "none", in_sellers_list: "own", by_search: "none" },
+        _ => VisibleTo { by_id: "own", in_list: "none", in_sellers_list: "own", by_search: "none" },
     }
 }
 
@@ -41,13 +41,14 @@ fn sees(role: &str, who: &str) -> bool {
     }
 }
 
+/// Returns the ids on all pages of a list or a search.
 async fn listed(person: &Person<'_>, path: &str) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     let mut next = Some(path.to_owned());
     while let Some(page) = next.take() {
-        let answer = person.asks(&page).await?.expect(200)?.value()?;
-        ids.extend(answer["items"].as_array().into_iter().flatten().filter_map(|item| Some(item["id"].as_str()?.to_owned())));
-        next = answer["next_cursor"].as_str().map(|cursor| format!("{path}&cursor={cursor}"));
+        let answer = person.asks(&page).await?.expect(200)?;
+        ids.extend(answer.item_ids()?);
+        next = answer.value()?["next_cursor"].as_str().map(|cursor| format!("{path}&cursor={cursor}"));
     }
     Ok(ids)
 }
@@ -88,15 +89,15 @@ async fn everyone_sees_what_is_theirs_to_see() -> anyhow::Result<()> {
         let found = listed(person, "/api/v1/listings/search?q=bicycle&limit=2").await?;
         for ((status, visibility), listing) in &listings {
             let case = format!("{role} and a {status} {visibility} listing");
-            let expected = shown(status, visibility);
+            let expected = visible_to(status, visibility);
             let by_id = person.asks(&format!("/api/v1/listings/{}", listing.id)).await?;
             let stock = person.asks(&format!("/api/v1/variants/{}/stock", listing.variant)).await?;
             for answer in [by_id, stock] {
                 if sees(role, expected.by_id) {
                     let answer = answer.expect(200)?;
                     let caches = if expected.by_id == "all" { "public, no-cache" } else { "private, no-store" };
-                    assert_eq!(answer.header("cache-control"), Some(caches), "{case}: {}", answer.asked);
-                    assert_eq!(answer.header("vary"), Some("authorization"), "{case}: {}", answer.asked);
+                    assert_eq!(answer.header("cache-control"), Some(caches), "{case}: {}", answer.request);
+                    assert_eq!(answer.header("vary"), Some("authorization"), "{case}: {}", answer.request);
                 } else {
                     answer.expect_problem(404, "not-found")?;
                 }
@@ -114,7 +115,7 @@ async fn everyone_sees_what_is_theirs_to_see() -> anyhow::Result<()> {
         let count = drafts["items"].as_array().map_or(0, Vec::len);
         assert_eq!(count, if sees(role, "own") { 3 } else { 0 }, "drafts that {role} sees");
         let hidden = person.asks("/api/v1/listings/search?status=draft").await?.expect(200)?.value()?;
-        assert_eq!(hidden["items"], Value::Array(Vec::new()), "a search shows {role} drafts");
+        assert_eq!(hidden["items"], Value::Array(Vec::new()), "the search shows drafts to {role}");
     }
     let nobody = owner.with_token(Some("not.a.token"));
     for path in ["/api/v1/listings", "/api/v1/listings/search", &format!("/api/v1/listings/{}", ListingId::new())] {

@@ -1,4 +1,4 @@
-//! The key that signs a scenario's tokens, and the files that programs read it from.
+//! The Ed25519 key that signs a scenario's tokens, and the key files that the programs read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,13 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// What comes before the 32 bytes of an Ed25519 key in PKCS#8.
+/// PKCS#8 header of an Ed25519 key; the 32 key bytes follow it.
 const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 const KEY_ID: &str = "scenario";
-/// Longer than any scenario, in seconds.
-const TOKEN_LIFE: u64 = 3600;
+/// Lifetime of a token in seconds, longer than any scenario runs.
+const TOKEN_LIFETIME: u64 = 3600;
 
+/// The signing key of one scenario.
 pub struct Keys {
     signing: EncodingKey,
     pub(crate) private_key_file: PathBuf,
@@ -30,6 +31,7 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
+    /// Generates a random key and writes the private key (PEM) and the public key (JWKS) into `folder`.
     pub(crate) fn make(folder: &Path) -> anyhow::Result<Self> {
         let seed = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
         let der = [&PKCS8_PREFIX[..], &seed].concat();
@@ -44,13 +46,13 @@ impl Keys {
         Ok(Self { signing, private_key_file, jwks_file })
     }
 
-    /// A token that the programs accept for an hour.
+    /// Returns a valid token for this user and these roles.
     pub fn token(&self, user: Uuid, roles: &[&str]) -> anyhow::Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        self.sign(&json!({ "sub": user, "roles": roles, "iat": now, "exp": now + TOKEN_LIFE }))
+        self.sign(&json!({ "sub": user, "roles": roles, "iat": now, "exp": now + TOKEN_LIFETIME }))
     }
 
-    /// A token with any claims, for those that must be refused.
+    /// Returns a signed token with arbitrary claims, for tests of tokens that must be refused.
     pub fn sign(&self, claims: &Value) -> anyhow::Result<String> {
         let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::EdDSA) };
         Ok(jsonwebtoken::encode(&header, claims, &self.signing)?)

@@ -1,36 +1,36 @@
-//! The harness of the acceptance scenarios: a whole marketplace for each of them, made of real processes and real servers.
+//! Test harness of the acceptance scenarios: starts a complete marketplace of real processes and real servers for each one.
 //!
-//! A scenario has a database and an OpenSearch alias of its own on the shared servers of the test run, a NATS server and a
-//! Redis of its own, and command-api, query-api and projector as processes from the target folder. It speaks in the words of
-//! the business, waits for states and never for a time, and may kill, stop and wake any process, or break any connection
-//! on its way.
+//! Each scenario has its own database and OpenSearch alias on the shared servers of the test run, its own NATS server and
+//! Redis, and runs command-api, query-api and projector as processes from the target folder. A scenario calls business-level
+//! methods, waits for states and never for a fixed time, and can kill, pause and resume any process or break any connection.
 //!
-//! `make test` starts the shared servers and says where they are; without it every scenario fails and says so.
+//! `make test` starts the shared servers and passes their addresses in environment variables. Without these variables every
+//! scenario fails with an error that names the missing one.
 
-// 1. Where a scenario takes place, and what it runs on.
+// 1. The scenario's folder, its child processes, and its servers.
 mod place;
 mod process;
 pub mod servers;
 
-// 2. The programs, and the wires between them and the servers.
+// 2. The programs under test, and the TCP proxies between them and the servers.
 pub mod link;
 pub mod program;
 
-// 3. All of it together: started, settled, checked, ended.
+// 3. The complete marketplace: start, wait until settled, check that all stores agree, stop.
 pub mod agreement;
 pub mod marketplace;
 pub mod settle;
 
-// 4. Who acts in a scenario, what they send, and what they are told.
+// 4. The users of a scenario, their requests and the responses.
 pub mod answer;
 pub mod keys;
 pub mod listings;
 pub mod people;
 
-// 5. What a scenario may look into behind the programs' backs.
+// 5. Direct reads of the stores, which bypass the programs.
 pub mod stores;
 
-// 6. The one place that knows how to wait.
+// 6. Polling with a timeout. Nothing else in the harness waits.
 pub mod until;
 
 pub use answer::Answer;

@@ -1,7 +1,10 @@
-//! The wire between one program and one server: a TCP proxy that can be cut, frozen, stranded, slowed, and held at a chosen message.
+//! A TCP proxy between one program and one server, for fault injection.
 //!
-//! Holding makes kill points without failpoints in the product: hold the broker's ack or the DELETE to Postgres, kill the
-//! program while it is held, and the program has died exactly between two steps.
+//! A scenario can break all connections (`cut`), stop forwarding (`freeze`), make the existing connections hang forever
+//! (`strand`), add latency (`slow_down`), and stop one connection at a chosen message (`hold`).
+//!
+//! `hold` makes kill points without failpoints in the product: the scenario holds, for example, the broker's ack or the DELETE
+//! sent to Postgres, and kills the program meanwhile. The program has then died exactly between two steps.
 
 mod statements;
 mod watcher;
@@ -18,102 +21,105 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::until::until;
-use watcher::{Armed, Watcher};
+use watcher::{ArmedHold, Watcher};
 pub use watcher::{Direction, Hold, Moment};
 
-/// Connections that may wait to be accepted.
+/// Maximum length of the accept queue.
 const BACKLOG: u32 = 128;
-/// What is read at once, in bytes.
-const CHUNK: usize = 64 * 1024;
+/// Size of the read buffer in bytes.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LinkState {
     Open,
-    /// Connections stay, and new ones come about, but nothing gets through.
+    /// Connections stay open and new ones are accepted, but no bytes are forwarded.
     Frozen,
-    /// Connections are broken, and new ones refused.
+    /// Existing connections are closed and new ones refused.
     Cut,
 }
 
-/// A wire that lies open until a scenario does something to it.
+/// The proxy of one program and one server. It forwards everything until a scenario changes that.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
-    wire: Arc<Wire>,
+    shared: Arc<Shared>,
     accepting: AbortHandle,
-    /// Bound but never listening: while the link is cut nobody else can get its port, and nobody answers on it.
+    /// Bound but never listening. It reserves the port while the link is cut, so that no other process can take it.
     _port: TcpSocket,
 }
 
+/// What the link, its accept loop and its connections share.
 #[derive(Debug)]
-struct Wire {
+struct Shared {
     server: String,
-    state: watch::Sender<State>,
-    /// Connections of an earlier age are stranded.
-    age: watch::Sender<u64>,
+    state: watch::Sender<LinkState>,
+    /// Connections opened in an earlier epoch are stranded: their bytes are never forwarded again.
+    epoch: watch::Sender<u64>,
     delay: watch::Sender<Duration>,
-    armed: Mutex<Vec<Armed>>,
-    /// Whoever accepts or pumps holds a receiver.
-    busy: watch::Sender<()>,
+    armed: Mutex<Vec<ArmedHold>>,
+    /// The accept loop and each connection hold a receiver, so that `cut` can wait until all of them have ended.
+    active: watch::Sender<()>,
 }
 
 impl Link {
+    /// Starts a proxy to this server on a free port.
     pub fn to(server: String) -> anyhow::Result<Self> {
         let port = bound((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = port.local_addr()?;
-        let wire = Arc::new(Wire {
+        let shared = Arc::new(Shared {
             server,
-            state: watch::Sender::new(State::Open),
-            age: watch::Sender::new(0),
+            state: watch::Sender::new(LinkState::Open),
+            epoch: watch::Sender::new(0),
             delay: watch::Sender::new(Duration::ZERO),
             armed: Mutex::default(),
-            busy: watch::Sender::new(()),
+            active: watch::Sender::new(()),
         });
         let listener = bound(address)?.listen(BACKLOG)?;
-        let accepting = tokio::spawn(accept(address, listener, Arc::clone(&wire))).abort_handle();
-        Ok(Self { address, wire, accepting, _port: port })
+        let accepting = tokio::spawn(accept(address, listener, Arc::clone(&shared))).abort_handle();
+        Ok(Self { address, shared, accepting, _port: port })
     }
 
-    /// What the program believes to be the server.
+    /// Returns the address of the proxy, which the program uses as the server's.
     #[must_use]
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Breaks all connections and refuses new ones, as if the server were not running. Returns when that is so.
+    /// Closes all connections and refuses new ones, as if the server were not running. Returns when all are closed.
     pub async fn cut(&self) -> anyhow::Result<()> {
-        self.wire.state.send_replace(State::Cut);
-        until("the link to be cut", async || Ok(self.wire.busy.receiver_count() == 0)).await
+        self.shared.state.send_replace(LinkState::Cut);
+        until("the link to be cut", async || Ok(self.shared.active.receiver_count() == 0)).await
     }
 
-    /// Lets nothing through any more while connections stay, as when a machine or the network hangs.
+    /// Stops forwarding bytes while connections stay open, as when a machine or the network hangs.
     pub fn freeze(&self) {
-        self.wire.state.send_replace(State::Frozen);
+        self.shared.state.send_replace(LinkState::Frozen);
     }
 
-    /// Leaves what is connected now frozen for good, while new connections work: the server's machine has vanished without a
-    /// word, and another one has its name.
+    /// Makes the existing connections hang forever while new ones work, as when the server's machine has failed without closing
+    /// its connections and another one has taken over its name.
     pub async fn strand(&self) -> anyhow::Result<()> {
-        self.wire.age.send_modify(|age| *age += 1);
+        self.shared.epoch.send_modify(|epoch| *epoch += 1);
         self.mend().await
     }
 
-    /// Undoes a cut or a freeze. Returns when connections are taken again.
+    /// Ends a cut or a freeze. Returns when connections are accepted again.
     pub async fn mend(&self) -> anyhow::Result<()> {
-        self.wire.state.send_replace(State::Open);
-        until("the link to be mended", async || Ok(self.wire.busy.receiver_count() > 0)).await
+        self.shared.state.send_replace(LinkState::Open);
+        until("the link to be mended", async || Ok(self.shared.active.receiver_count() > 0)).await
     }
 
-    /// Makes everything this much slower, in both directions.
+    /// Delays each chunk of bytes by this much, in both directions.
     pub fn slow_down(&self, delay: Duration) {
-        self.wire.delay.send_replace(delay);
+        self.shared.delay.send_replace(delay);
     }
 
-    /// Waits for the next such moment, and then keeps back what comes from there on, on that connection and in that direction.
+    /// Arms a hold: the first connection that reaches this moment forwards nothing from there on in that direction, until the
+    /// hold is released.
     #[must_use]
     pub fn hold(&self, moment: Moment) -> Hold {
         let (hold, armed) = Hold::at(moment);
-        self.wire.armed.lock().unwrap_or_else(PoisonError::into_inner).push(armed);
+        self.shared.armed.lock().unwrap_or_else(PoisonError::into_inner).push(armed);
         hold
     }
 }
@@ -124,87 +130,90 @@ impl Drop for Link {
     }
 }
 
+/// Creates a socket that is bound to this address, but does not listen.
 fn bound(address: SocketAddr) -> anyhow::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Two sockets on one port: one that holds it, one that comes and goes.
+    // Two sockets are bound to the port: one reserves it, the other listens while the link is not cut.
     socket.set_reuseport(true)?;
     socket.bind(address).with_context(|| format!("cannot bind {address}"))?;
     Ok(socket)
 }
 
-async fn accept(address: SocketAddr, first: TcpListener, wire: Arc<Wire>) -> anyhow::Result<()> {
-    let mut state = wire.state.subscribe();
+/// Accepts connections; while the link is cut, stops listening and closes them.
+async fn accept(address: SocketAddr, first: TcpListener, shared: Arc<Shared>) -> anyhow::Result<()> {
+    let mut state = shared.state.subscribe();
     let mut listener = Some(first);
-    // Dropped with this task, and all connections with it.
+    // Dropping this task drops the set, which closes all connections.
     let mut connections = JoinSet::new();
     loop {
         let listening = match listener.take() {
             Some(listener) => listener,
             None => bound(address)?.listen(BACKLOG)?,
         };
-        let busy = wire.busy.subscribe();
+        let active = shared.active.subscribe();
         loop {
             tokio::select! {
                 accepted = listening.accept() => {
-                    connections.spawn(carry(accepted?.0, Arc::clone(&wire), wire.busy.subscribe()));
+                    connections.spawn(forward(accepted?.0, Arc::clone(&shared), shared.active.subscribe()));
                 }
                 Some(_) = connections.join_next() => {}
-                _ = state.wait_for(|state| *state == State::Cut) => break,
+                _ = state.wait_for(|state| *state == LinkState::Cut) => break,
             }
         }
         drop(listening);
         connections.shutdown().await;
-        drop(busy);
-        state.wait_for(|state| *state != State::Cut).await?;
+        drop(active);
+        state.wait_for(|state| *state != LinkState::Cut).await?;
     }
 }
 
-/// Carries one connection; either side's end ends both.
-async fn carry(program: TcpStream, wire: Arc<Wire>, _busy: watch::Receiver<()>) -> anyhow::Result<()> {
-    let server = TcpStream::connect(&wire.server).await?;
+/// Forwards one connection in both directions, until both sides have closed it or one fails.
+async fn forward(program: TcpStream, shared: Arc<Shared>, _active: watch::Receiver<()>) -> anyhow::Result<()> {
+    let server = TcpStream::connect(&shared.server).await?;
     program.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let age = *wire.age.borrow();
+    let epoch = *shared.epoch.borrow();
     let (from_program, to_program) = program.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::try_join!(
-        pump(from_program, to_server, Direction::ToServer, &wire, age),
-        pump(from_server, to_program, Direction::ToProgram, &wire, age),
+        pump(from_program, to_server, Direction::ToServer, &shared, epoch),
+        pump(from_server, to_program, Direction::ToProgram, &shared, epoch),
     )?;
     Ok(())
 }
 
+/// Forwards one direction of a connection, and applies the link's state, delay and holds to it.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     direction: Direction,
-    wire: &Wire,
-    age: u64,
+    shared: &Shared,
+    epoch: u64,
 ) -> anyhow::Result<()> {
-    let mut state = wire.state.subscribe();
+    let mut state = shared.state.subscribe();
     let mut watcher = Watcher::new(direction);
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
             to.shutdown().await?;
             return Ok(());
         }
-        let delay = *wire.delay.borrow();
+        let delay = *shared.delay.borrow();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        state.wait_for(|state| *state == State::Open).await?;
-        if *wire.age.borrow() != age {
+        state.wait_for(|state| *state == LinkState::Open).await?;
+        if *shared.epoch.borrow() != epoch {
             std::future::pending::<()>().await;
         }
 
         let mut chunk = &buffer[..read];
-        let found = watcher.find(chunk, &mut wire.armed.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some((at, held)) = found {
+        let reached = watcher.find(chunk, &mut shared.armed.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some((at, hold)) = reached {
             to.write_all(&chunk[..at]).await?;
             chunk = &chunk[at..];
-            held.until_released().await;
+            hold.wait_until_released().await;
         }
         to.write_all(chunk).await?;
     }

@@ -1,13 +1,13 @@
-//! Listings as sellers write them.
+//! Listing drafts that scenarios send, and what they keep of a published listing.
 
 use events::{ListingId, VariantId};
 use serde_json::{Value, json};
 
-/// What a scenario wants to sell: `a_listing().titled("…").with_stock(5)`.
+/// The body of a request that creates a listing: `a_listing().titled("…").with_stock(5)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListingDraft(pub Value);
 
-/// Something that every seller could offer, and that no rule refuses.
+/// Returns a valid draft that every seller may publish.
 #[must_use]
 pub fn a_listing() -> ListingDraft {
     ListingDraft(json!({
@@ -35,13 +35,13 @@ impl ListingDraft {
         self.with("price", json!({ "amount": amount, "currency": currency }))
     }
 
-    /// Pieces of its only variant.
+    /// Sets the initial stock, in pieces, of the only variant.
     #[must_use]
     pub fn with_stock(self, pieces: i64) -> Self {
         self.with("stock", pieces)
     }
 
-    /// A variant for each of these SKUs, instead of a single one without a name.
+    /// Replaces the single unnamed variant by one variant per SKU.
     #[must_use]
     pub fn in_variants(self, skus: &[&str]) -> Self {
         self.with("variants", skus.iter().map(|sku| json!({ "sku": sku, "label": sku })).collect::<Vec<_>>())
@@ -52,7 +52,7 @@ impl ListingDraft {
         self.with("status", "draft")
     }
 
-    /// Any field.
+    /// Sets any field of the body.
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0[field] = value.into();
@@ -60,10 +60,10 @@ impl ListingDraft {
     }
 }
 
-/// A listing that was published, as its seller remembers it.
+/// The ids of a listing that a scenario has published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Published {
     pub id: ListingId,
-    /// Its first variant.
+    /// The listing's first variant.
     pub variant: VariantId,
 }

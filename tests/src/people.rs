@@ -1,4 +1,4 @@
-//! Who acts in a scenario. A name is always the same user: `market.seller("ada")`.
+//! The users of a scenario and the requests that they send. The same name is always the same user: `market.seller("ada")`.
 
 use anyhow::Context as _;
 use events::stock::StockLevel;
@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::listings::{ListingDraft, Published};
 use crate::program::Program;
 
-/// Somebody with a browser and, mostly, a token.
+/// An HTTP client of both APIs that acts as one user, with a token or (a visitor) without.
 #[derive(Debug, Clone)]
 pub struct Person<'m> {
     pub id: Uuid,
@@ -21,7 +21,7 @@ pub struct Person<'m> {
     pub(crate) http: Client,
 }
 
-/// The user that a name stands for: the same one in every run.
+/// Returns the id of the user with this name, which is the same in every run.
 #[must_use]
 pub fn user(name: &str) -> Uuid {
     let mut bytes = [0; 16];
@@ -32,76 +32,79 @@ pub fn user(name: &str) -> Uuid {
 }
 
 impl<'m> Person<'m> {
-    /// The same person, who talks to another command-api.
+    /// Returns the same user, whose commands go to another command-api process.
     #[must_use]
     pub fn through(&self, commands: &'m Program) -> Self {
         Self { commands, ..self.clone() }
     }
 
-    /// The same person with another token.
+    /// Returns the same user with another token, or without one.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }
     }
 
-    /// A request to command-api, ready to be sent.
-    pub fn command(&self, method: Method, path: &str) -> anyhow::Result<Request> {
+    /// Prepares a request to command-api.
+    pub fn command(&self, method: Method, path: &str) -> anyhow::Result<PendingRequest> {
         self.request(self.commands, method, path)
     }
 
-    /// A request to query-api, ready to be sent.
-    pub fn query(&self, path: &str) -> anyhow::Result<Request> {
+    /// Prepares a request to query-api.
+    pub fn query(&self, path: &str) -> anyhow::Result<PendingRequest> {
         self.request(self.queries, Method::GET, path)
     }
 
-    fn request(&self, program: &Program, method: Method, path: &str) -> anyhow::Result<Request> {
-        let asked = format!("{method} {path}");
+    fn request(&self, program: &Program, method: Method, path: &str) -> anyhow::Result<PendingRequest> {
+        let description = format!("{method} {path}");
         let mut request = self.http.request(method, program.url(path)?);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        Ok(Request { asked, request })
+        Ok(PendingRequest { description, request })
     }
 
-    /// Asks query-api for something.
+    /// Sends a GET to query-api.
     pub async fn asks(&self, path: &str) -> anyhow::Result<Answer> {
         self.query(path)?.send().await
     }
 
+    /// Creates a listing, and fails unless that succeeds.
     pub async fn publishes(&self, draft: ListingDraft) -> anyhow::Result<Published> {
         let listing = self.creates(&draft).await?.expect(201)?.json::<Listing>()?;
         let variant = listing.variants.first().context("a listing without a variant")?.id;
         Ok(Published { id: listing.id, variant })
     }
 
+    /// Sends a request to create a listing, whatever the response.
     pub async fn creates(&self, draft: &ListingDraft) -> anyhow::Result<Answer> {
         self.command(Method::POST, "/api/v1/listings")?.json(&draft.0).send().await
     }
 
-    /// Changes some fields, whatever the version is now.
+    /// Changes some fields, whatever the current version (`If-Match: *`).
     pub async fn changes(&self, listing: impl Into<ListingId>, patch: Value) -> anyhow::Result<Listing> {
         let address = format!("/api/v1/listings/{}", listing.into());
         self.command(Method::PATCH, &address)?.if_match("*").json(&patch).send().await?.expect(200)?.json()
     }
 
+    /// Deletes a listing, whatever its current version.
     pub async fn deletes(&self, listing: impl Into<ListingId>) -> anyhow::Result<Answer> {
         let path = format!("/api/v1/listings/{}", listing.into());
         self.command(Method::DELETE, &path)?.if_match("*").send().await?.expect(204)
     }
 
-    /// `publish`, `pause` or `archive`.
+    /// Sends one of the verbs `publish`, `pause` and `archive`.
     pub async fn puts(&self, listing: impl Into<ListingId>, verb: &str) -> anyhow::Result<Answer> {
         let path = format!("/api/v1/listings/{}/{verb}", listing.into());
         self.command(Method::POST, &path)?.if_match("*").send().await
     }
 
-    /// Counts the pieces.
+    /// Sets the stock on hand.
     pub async fn counts(&self, variant: VariantId, on_hand: i64) -> anyhow::Result<StockLevel> {
         let path = format!("/api/v1/variants/{variant}/stock");
         self.command(Method::PUT, &path)?.json(&json!({ "on_hand": on_hand })).send().await?.expect(200)?.json()
     }
 
-    /// Moves pieces: `in`, `out` or `adjustment`.
+    /// Records a stock movement: `in`, `out` or `adjustment`.
     pub async fn moves(&self, variant: VariantId, movement: &str, quantity: i64) -> anyhow::Result<Answer> {
         let path = format!("/api/v1/variants/{variant}/movements");
         self.command(Method::POST, &path)?.json(&json!({ "type": movement, "quantity": quantity })).send().await
@@ -114,15 +117,16 @@ impl From<Published> for ListingId {
     }
 }
 
-/// A request that is not sent yet.
+/// A request that has not been sent yet.
 #[derive(Debug)]
-#[must_use = "a request that is not sent asks nothing"]
-pub struct Request {
-    asked: String,
+#[must_use = "a request does nothing until it is sent"]
+pub struct PendingRequest {
+    /// Method and path, for error messages.
+    description: String,
     request: RequestBuilder,
 }
 
-impl Request {
+impl PendingRequest {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
         self
@@ -136,9 +140,22 @@ impl Request {
         self.header("Idempotency-Key", key)
     }
 
+    /// Makes the query wait until it can see the writes of this token (read-your-writes).
+    pub fn consistency_token(self, token: &str) -> Self {
+        self.header("Consistency-Token", token)
+    }
+
     pub fn json(mut self, body: &Value) -> Self {
         self.request = self.request.json(body);
         self
+    }
+
+    /// Sets a JSON body if there is one.
+    pub fn optional_json(self, body: Option<&Value>) -> Self {
+        match body {
+            Some(body) => self.json(body),
+            None => self,
+        }
     }
 
     pub fn body(mut self, content_type: &str, body: impl Into<reqwest::Body>) -> Self {
@@ -147,7 +164,7 @@ impl Request {
     }
 
     pub async fn send(self) -> anyhow::Result<Answer> {
-        let response = self.request.send().await.with_context(|| format!("{} got no answer", self.asked))?;
-        Answer::read(self.asked, response).await
+        let response = self.request.send().await.with_context(|| format!("{} got no response", self.description))?;
+        Answer::read(self.description, response).await
     }
 }

@@ -1,4 +1,4 @@
-//! Looks into each store, behind the programs' backs.
+//! Reads the stores: each of them directly, bypassing the programs, and all committed data through query-api.
 
 mod journal;
 mod read_models;

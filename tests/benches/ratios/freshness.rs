@@ -1,4 +1,4 @@
-//! From the commit of a listing until a search finds it. The refresh interval of the index is the floor below which nothing can be.
+//! Time from the commit of a listing until a search finds it. The index's refresh interval is the lower bound.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use crate::load::quantile;
 use crate::table::{Goal, Line};
 
 const LISTINGS: usize = 300;
-/// Enough for a steady trickle, too few to be a load.
-const AT_ONCE: usize = 4;
+/// Concurrent clients: few enough not to load the machine.
+const CLIENTS: usize = 4;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub async fn measure() -> anyhow::Result<[Line; 2]> {
@@ -25,7 +25,7 @@ pub async fn measure() -> anyhow::Result<[Line; 2]> {
             let search = format!("/api/v1/listings/search?q={word}");
             within(Duration::from_secs(30), "the search to find it", async || {
                 let found = market.visitor()?.asks(&search).await?.expect(200)?.value()?;
-                // Words that differ by a letter are found as well, further down.
+                // The search also finds similar words, with a lower rank.
                 Ok((found["items"][0]["id"] == published.id.to_string()).then_some(()))
             })
             .await?;
@@ -33,7 +33,7 @@ pub async fn measure() -> anyhow::Result<[Line; 2]> {
         }
     };
     let mut took: Vec<Duration> =
-        futures_util::stream::iter(0..LISTINGS).map(one).buffer_unordered(AT_ONCE).try_collect().await?;
+        futures_util::stream::iter(0..LISTINGS).map(one).buffer_unordered(CLIENTS).try_collect().await?;
     market.discard().await?;
     took.sort_unstable();
     let line = |what, share| {

@@ -1,4 +1,4 @@
-//! A closed loop of clients that cost next to nothing themselves: requests as ready bytes, answers read by their length.
+//! Closed-loop load generator with little overhead: requests are prepared bytes, and responses are read by their length.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -8,34 +8,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// What a run of clients saw.
-pub struct Seen {
+/// Measurements of one run of a load generator.
+pub struct LoadReport {
     pub answers: u64,
     pub elapsed: Duration,
-    /// Sorted.
+    /// In ascending order.
     pub latencies: Vec<Duration>,
 }
 
-impl Seen {
-    /// Answers per second.
+impl LoadReport {
+    /// Returns responses per second.
     pub fn rate(&self) -> f64 {
         self.answers as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// The latency that this share of requests stayed below.
+    /// Returns the latency that this share of requests did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         quantile(&self.latencies, share)
     }
 }
 
-/// Of sorted values.
+/// Returns a quantile of sorted values.
 pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
 }
 
-/// Lets `clients` send one request after the other for `time`. `request(client, n)` gives the bytes.
-pub async fn closed_loop<F>(address: SocketAddr, clients: usize, time: Duration, request: F) -> anyhow::Result<Seen>
+/// Runs `clients` for `time`; each sends one request after the other. `request(client, n)` returns the bytes of a request.
+pub async fn closed_loop<F>(address: SocketAddr, clients: usize, time: Duration, request: F) -> anyhow::Result<LoadReport>
 where
     F: Fn(usize, u64) -> Vec<u8> + Clone + Send + 'static,
 {
@@ -66,7 +66,7 @@ where
     }
     let elapsed = started.elapsed();
     latencies.sort_unstable();
-    Ok(Seen { answers: latencies.len() as u64, elapsed, latencies })
+    Ok(LoadReport { answers: latencies.len() as u64, elapsed, latencies })
 }
 
 /// One HTTP/1.1 connection.
@@ -82,13 +82,13 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Sends one request; answers status and body.
+    /// Sends one request; returns status and body of the response.
     pub async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<(u16, &[u8])> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                bail!("the connection was closed in the middle of an answer");
+                bail!("the connection was closed in the middle of a response");
             }
             let Some(head) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
             let text = std::str::from_utf8(&self.buffer[..head])?;
@@ -109,12 +109,12 @@ impl Connection {
     }
 }
 
-/// The bytes of a GET.
+/// Returns the bytes of a GET request.
 pub fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\n{headers}\r\n").into_bytes()
 }
 
-/// The bytes of a POST of JSON.
+/// Returns the bytes of a POST request with a JSON body.
 pub fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n{body}",

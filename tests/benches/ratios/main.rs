@@ -1,7 +1,8 @@
-//! Speed as ratios to a baseline of the same run: the machines that run this are shared and noisy, the ratio is less so.
+//! Benchmarks whose results are ratios to a baseline measured in the same run. The machines that run this are shared and noisy; a
+//! ratio varies less than an absolute speed.
 //!
-//! `make bench` builds everything for release, starts servers that sync to disk, and runs this. Names as arguments choose some of:
-//! create, drain, catch-up, get, search, freshness.
+//! `make bench` builds everything for release, starts servers that sync to disk, and runs this. Arguments select benchmarks:
+//! create, drain, catch-up, get, search, freshness; the default is all of them.
 
 #![expect(clippy::cast_precision_loss, reason = "rates and shares are shown with two digits")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts and indices")]
@@ -18,10 +19,10 @@ mod table;
 
 use table::Line;
 
-/// No line for each request, but the one that says where a program listens.
+/// Log filter: no line per request, but the line with the listening address, which the harness reads.
 const QUIET: &str = "warn,service::serve=info";
 
-/// How often ours and the baseline take turns.
+/// How often a benchmark measures our program and the baseline in turn.
 const ROUNDS: usize = 3;
 
 #[tokio::main]

@@ -1,4 +1,5 @@
-//! What query-api adds to a search: the same request is sent to OpenSearch directly, one after the other, and the medians compared.
+//! Latency that query-api adds to a search: each search is sent to query-api and, as query-api's own request, to OpenSearch
+//! directly, and the medians are compared.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +20,8 @@ use crate::table::{Goal, Line};
 use crate::{QUIET, ROUNDS};
 
 const LISTINGS: u64 = 10_000;
-/// All different, and more than are asked within the second that an answer is remembered.
-const QUESTIONS: u64 = 1_200;
+/// Number of different searches: more than are sent within the second for which query-api caches an answer.
+const SEARCHES: u64 = 1_200;
 
 pub async fn measure() -> anyhow::Result<Line> {
     let recorder = Recorder::start().await?;
@@ -33,29 +34,29 @@ pub async fn measure() -> anyhow::Result<Line> {
     stock_up::with(&market, LISTINGS).await?;
     market.settle_within(Duration::from_mins(2)).await?;
 
-    // What query-api asks OpenSearch, as it was recorded on the way.
+    // Records the request that query-api sends to OpenSearch for each search.
     let mut recording = Connection::open(market.program(Name::QueryApi, 1)?.address()?).await?;
-    let mut questions = Vec::new();
-    for n in 0..QUESTIONS {
+    let mut searches = Vec::new();
+    for n in 0..SEARCHES {
         let ours = load::get(&format!("/api/v1/listings/search?q={}", words(n)), "");
         let (status, body) = recording.exchange(&ours).await?;
-        anyhow::ensure!(status == 200, "a search was answered {status} {}", String::from_utf8_lossy(body));
+        anyhow::ensure!(status == 200, "a search was answered with {status} {}", String::from_utf8_lossy(body));
         if let [(path, body)] = recorder.take().as_slice() {
-            questions.push((ours, load::post(path, "", body)));
+            searches.push((ours, load::post(path, "", body)));
         }
     }
-    anyhow::ensure!(questions.len() as u64 > QUESTIONS / 2, "only {} searches were one request", questions.len());
+    anyhow::ensure!(searches.len() as u64 > SEARCHES / 2, "only {} searches were sent as a single request", searches.len());
 
     let mut query_api = Connection::open(market.query_api()?.address()?).await?;
     let mut opensearch = Connection::open(market.opensearch.address().parse()?).await?;
-    // For comparison: what any program in between adds on this machine, if it passes on requests, or nothing but bytes.
+    // For comparison: the latency that an HTTP proxy and a TCP proxy add on this machine.
     let mut proxy = Connection::open(recorder.address).await?;
-    let mut wire = Connection::open(wire_to(market.opensearch.address().parse()?).await?).await?;
+    let mut tcp_proxy = Connection::open(tcp_proxy_to(market.opensearch.address().parse()?).await?).await?;
     let (mut added, mut medians) = (Vec::new(), (Vec::new(), Vec::new()));
     for round in 0..=ROUNDS {
-        let (mut ours, mut raw, mut forwarded, mut wired) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (n, (through, direct)) in questions.iter().enumerate() {
-            // Who asks second finds what the first one warmed.
+        let (mut ours, mut raw, mut forwarded, mut relayed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (n, (through, direct)) in searches.iter().enumerate() {
+            // Alternates the order, because the second request finds warm caches.
             if n % 2 == 0 {
                 ours.push(timed(&mut query_api, through).await?);
                 raw.push(timed(&mut opensearch, direct).await?);
@@ -64,14 +65,14 @@ pub async fn measure() -> anyhow::Result<Line> {
                 ours.push(timed(&mut query_api, through).await?);
             }
             forwarded.push(timed(&mut proxy, direct).await?);
-            wired.push(timed(&mut wire, direct).await?);
+            relayed.push(timed(&mut tcp_proxy, direct).await?);
         }
-        let [ours, raw, forwarded, wired] = [ours, raw, forwarded, wired].map(median);
+        let [ours, raw, forwarded, relayed] = [ours, raw, forwarded, relayed].map(median);
         eprintln!(
-            "search, round {round}: {ours:?} through query-api, {raw:?} directly, {forwarded:?} through a bare proxy, \
-             {wired:?} through a wire that passes on bytes"
+            "search, round {round}: {ours:?} through query-api, {raw:?} directly, {forwarded:?} through a bare HTTP proxy, \
+             {relayed:?} through a TCP proxy"
         );
-        // The first round warms both.
+        // The first round is a warm-up.
         if round > 0 {
             added.push(ours.saturating_sub(raw));
             medians.0.push(ours);
@@ -90,11 +91,11 @@ pub async fn measure() -> anyhow::Result<Line> {
     })
 }
 
-/// Kinds and brands as [`stock_up::listing`] combines them: a question without enough hits would be asked twice.
+/// Returns a search for a kind and a brand that [`stock_up::listing`] combines. It has enough hits, because query-api sends a
+/// second request to OpenSearch for a search with too few.
 fn words(n: u64) -> String {
-    let kinds = ["lamp", "chair", "bicycle", "kettle", "camera", "guitar", "tent", "jacket", "router", "drill"];
     let (kind, more) = (n % 10, ["", "+order", "+complete"][(n / 40 % 3) as usize]);
-    format!("{}+brand+{}{more}&limit={}", kinds[kind as usize], kind + 10 * (n / 10 % 4), 11 + n / 120)
+    format!("{}+brand+{}{more}&limit={}", stock_up::KINDS[kind as usize], kind + 10 * (n / 10 % 4), 11 + n / 120)
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -102,8 +103,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
     quantile(&times, 0.5)
 }
 
-/// A port whose bytes go to this address and back.
-async fn wire_to(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+/// Starts a TCP proxy to this address, for one connection.
+async fn tcp_proxy_to(address: SocketAddr) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?;
     tokio::spawn(async move {
@@ -120,44 +121,46 @@ async fn timed(connection: &mut Connection, request: &[u8]) -> anyhow::Result<Du
     let sent = Instant::now();
     let (status, _) = connection.exchange(request).await?;
     let took = sent.elapsed();
-    anyhow::ensure!(status == 200, "a search was answered {status}");
+    anyhow::ensure!(status == 200, "a search was answered with {status}");
     Ok(took)
 }
 
-/// A server between query-api and OpenSearch that remembers what is asked.
+/// An HTTP proxy between query-api and OpenSearch that records path and body of each search.
 struct Recorder {
     address: SocketAddr,
-    asked: Asked,
+    requests: RecordedRequests,
 }
 
-type Asked = Arc<Mutex<Vec<(String, String)>>>;
+type RecordedRequests = Arc<Mutex<Vec<(String, String)>>>;
 
 impl Recorder {
     async fn start() -> anyhow::Result<Self> {
         let to = std::env::var("TEST_OPENSEARCH_URL").context("TEST_OPENSEARCH_URL is not set: run `make bench`")?;
-        let asked = Asked::default();
+        let requests = RecordedRequests::default();
         let app = Router::new().fallback(forward).with_state((
             to.trim_end_matches('/').to_owned(),
             reqwest::Client::new(),
-            asked.clone(),
+            requests.clone(),
         ));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Ok(Self { address, asked })
+        Ok(Self { address, requests })
     }
 
+    /// Removes and returns the recorded requests.
     fn take(&self) -> Vec<(String, String)> {
-        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-async fn forward(State((to, http, asked)): State<(String, reqwest::Client, Asked)>, request: Request) -> Response {
+/// Forwards a request to OpenSearch, and records it if it is a search.
+async fn forward(State((to, http, requests)): State<(String, reqwest::Client, RecordedRequests)>, request: Request) -> Response {
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     if path.contains("_search") {
-        asked.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), String::from_utf8_lossy(&body).into_owned()));
+        requests.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), String::from_utf8_lossy(&body).into_owned()));
     }
     let mut onward = http.request(parts.method, format!("{to}{path}")).body(body);
     if let Some(content_type) = parts.headers.get("content-type") {

@@ -1,16 +1,18 @@
-//! Fills a marketplace with listings.
+//! Fills a marketplace with generated listings.
 
 use acceptance::{Marketplace, Person};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Lines of one `POST /listings/batch`.
+/// Lines per `POST /listings/batch` request.
 const BATCH: usize = 1000;
 
-/// The n-th of many invented listings: about a kilobyte as an event.
+/// Kinds of generated listings, in the order of their numbers.
+pub const KINDS: [&str; 10] = ["lamp", "chair", "bicycle", "kettle", "camera", "guitar", "tent", "jacket", "router", "drill"];
+
+/// Returns the `n`-th generated listing, whose event has about a kilobyte.
 pub fn listing(n: u64) -> Value {
-    let kinds = ["lamp", "chair", "bicycle", "kettle", "camera", "guitar", "tent", "jacket", "router", "drill"];
-    let kind = kinds[(n % 10) as usize];
+    let kind = KINDS[(n % 10) as usize];
     json!({
         "title": format!("{kind} number {n} in good order"),
         "description": "Kept in a dry place, complete, with the papers that came with it. Can be seen on any afternoon; \
@@ -26,7 +28,7 @@ pub fn listing(n: u64) -> Value {
     })
 }
 
-/// Posts listings in batches; answers their ids in order.
+/// Creates listings in batches, and returns their ids in order.
 pub async fn post(seller: &Person<'_>, listings: &[Value]) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::with_capacity(listings.len());
     for batch in listings.chunks(BATCH) {
@@ -42,7 +44,7 @@ pub async fn post(seller: &Person<'_>, listings: &[Value]) -> anyhow::Result<Vec
     Ok(ids)
 }
 
-/// Posts this many invented listings.
+/// Creates this many generated listings, and returns their ids.
 pub async fn with(market: &Marketplace, count: u64) -> anyhow::Result<Vec<String>> {
     let listings: Vec<Value> = (0..count).map(listing).collect();
     post(&market.seller("bench")?, &listings).await

@@ -1,19 +1,19 @@
-//! The table at the end: what was measured, against what, in the same run.
+//! The table of results that is printed at the end.
 
 use std::fmt;
 
-/// One line: a measurement, its baseline, and the goal of the two.
+/// One line of the table: a measurement, its baseline, and the goal for their ratio or difference.
 pub struct Line {
     pub what: &'static str,
     pub ours: String,
     pub baseline: String,
     pub result: f64,
-    /// The results of single rounds, from the least to the most.
+    /// The smallest and the largest result of a single round.
     pub range: Option<(f64, f64)>,
     pub goal: Goal,
 }
 
-/// What the result should be.
+/// The goal of a result.
 pub enum Goal {
     AtLeast(f64),
     /// In milliseconds.
@@ -23,8 +23,8 @@ pub enum Goal {
 }
 
 impl Line {
-    /// A ratio of two rates: the median of the rounds, in each of which ours and the baseline came right after each other. What the
-    /// machine is busy with meanwhile changes from round to round, and concerns both.
+    /// Builds a line with the ratio of two rates. The result is the median of the ratios of all rounds. Within a round both
+    /// rates are measured right after each other, so that other load on the machine affects both alike.
     pub fn ratio(what: &'static str, ours: &[f64], baseline: &[f64], goal: f64) -> Self {
         let ratios: Vec<f64> = ours.iter().zip(baseline).map(|(ours, baseline)| ours / baseline).collect();
         let Rounds { median, least, most } = Rounds::of(&ratios);
@@ -39,15 +39,15 @@ impl Line {
     }
 }
 
-/// Rates of several rounds, per second.
-struct Rounds {
-    median: f64,
+/// Median, smallest and largest value of several rounds.
+pub struct Rounds {
+    pub median: f64,
     least: f64,
     most: f64,
 }
 
 impl Rounds {
-    fn of(rates: &[f64]) -> Self {
+    pub fn of(rates: &[f64]) -> Self {
         let mut sorted = rates.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);

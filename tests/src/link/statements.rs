@@ -1,30 +1,32 @@
-//! Reads what a program says to Postgres, as far as needed to know which statement is executed when.
+//! Parses the frontend side of the Postgres protocol, as far as needed to know which statement is executed when.
 
 use std::collections::HashMap;
 
-/// Asks for TLS before the first real message.
+/// Code of an `SSLRequest`, which may precede the startup message.
 const SSL_REQUEST: u32 = 80_877_103;
-/// Every message states its length, itself included but not the letter before it.
-const LENGTH: usize = 4;
-/// Anything that claims to be longer is no Postgres message, in bytes.
+/// Size of a message's length field. The length includes the field itself, but not the type byte before it.
+const LENGTH_BYTES: usize = 4;
+/// Maximum length of a message in bytes. A greater length means that the protocol is not Postgres.
 const MESSAGE_LIMIT: usize = 64 * 1024 * 1024;
 
-/// The frontend side of one Postgres connection.
+/// Finds executed statements in the bytes that a program sends on one connection.
 #[derive(Debug, Default)]
-pub(super) struct Statements {
-    /// A message that has not come whole yet.
+pub(super) struct StatementParser {
+    /// The beginning of a message whose end has not arrived yet.
     partial: Vec<u8>,
+    /// Whether the startup message has been read. It and an `SSLRequest` have no type byte.
     started: bool,
-    /// Text of each prepared statement by its name.
+    /// The text of each prepared statement, by its name.
     prepared: HashMap<Vec<u8>, String>,
-    /// What was said cannot be Postgres; nothing is looked for any more.
-    foreign: bool,
+    /// The protocol is not Postgres: all further bytes are ignored.
+    is_other_protocol: bool,
 }
 
-impl Statements {
-    /// The statements whose execution this chunk completes, each with where its message begins; 0 if that was in an earlier one.
+impl StatementParser {
+    /// Returns the statements whose execution message ends in this chunk, each with the position where that message begins; 0
+    /// if it began in an earlier chunk.
     pub fn executed(&mut self, chunk: &[u8]) -> Vec<(usize, String)> {
-        if self.foreign {
+        if self.is_other_protocol {
             return Vec::new();
         }
         let before = self.partial.len();
@@ -41,30 +43,31 @@ impl Statements {
         executed
     }
 
+    /// Returns the end of the message that begins at `at`, if it is complete.
     fn message_end(&mut self, at: usize) -> Option<usize> {
-        let letter = usize::from(self.started);
-        let length = self.number(at + letter)? as usize;
-        if !(LENGTH..=MESSAGE_LIMIT).contains(&length) {
-            self.foreign = true;
+        let type_byte = usize::from(self.started);
+        let length = self.number(at + type_byte)? as usize;
+        if !(LENGTH_BYTES..=MESSAGE_LIMIT).contains(&length) {
+            self.is_other_protocol = true;
             self.partial.clear();
             return None;
         }
-        let end = at + letter + length;
+        let end = at + type_byte + length;
         (end <= self.partial.len()).then_some(end)
     }
 
     fn number(&self, at: usize) -> Option<u32> {
-        let bytes = self.partial.get(at..at + LENGTH)?;
+        let bytes = self.partial.get(at..at + LENGTH_BYTES)?;
         Some(u32::from_be_bytes(bytes.try_into().ok()?))
     }
 
-    /// Takes note of one whole message; a statement if it executes one.
+    /// Reads one complete message, and returns the statement if the message executes one.
     fn read(&mut self, at: usize, end: usize) -> Option<String> {
         if !self.started {
-            self.started = self.number(at + LENGTH) != Some(SSL_REQUEST);
+            self.started = self.number(at + LENGTH_BYTES) != Some(SSL_REQUEST);
             return None;
         }
-        let mut strings = self.partial[at + 1 + LENGTH..end].split(|byte| *byte == 0);
+        let mut strings = self.partial[at + 1 + LENGTH_BYTES..end].split(|byte| *byte == 0);
         match self.partial[at] {
             b'Q' => strings.next().map(text),
             b'P' => {
@@ -87,13 +90,13 @@ mod tests {
     use super::*;
 
     fn message(letter: &str, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(LENGTH + body.len()).unwrap();
+        let length = u32::try_from(LENGTH_BYTES + body.len()).unwrap();
         [letter.as_bytes(), &length.to_be_bytes(), body].concat()
     }
 
     #[test]
     fn a_prepared_statement_is_seen_each_time_it_is_bound() {
-        let mut statements = Statements::default();
+        let mut statements = StatementParser::default();
         assert!(statements.executed(&message("", &SSL_REQUEST.to_be_bytes())).is_empty());
         let start = [message("", b"\x00\x03\x00\x00user\0ada\0\0"), message("P", b"s1\0delete from x\0\0\0")].concat();
         assert!(statements.executed(&start).is_empty());
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_message_may_come_in_pieces() {
-        let mut statements = Statements::default();
+        let mut statements = StatementParser::default();
         statements.executed(&message("", b"\x00\x03\x00\x00\0"));
         let query = message("Q", b"select 1\0");
         for byte in &query[..query.len() - 1] {
@@ -116,8 +119,8 @@ mod tests {
 
     #[test]
     fn other_protocols_are_left_alone() {
-        let mut statements = Statements::default();
+        let mut statements = StatementParser::default();
         assert!(statements.executed(b"CONNECT {\"verbose\":false}\r\n").is_empty());
-        assert!(statements.foreign);
+        assert!(statements.is_other_protocol);
     }
 }

@@ -1,13 +1,13 @@
-//! Finds the moment at which a scenario wants a connection held.
+//! Finds the moments at which a scenario wants a connection to be held.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::statements::Statements;
+use super::statements::StatementParser;
 use crate::until::until;
 
-/// Which way bytes go.
+/// Direction of the bytes on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     ToServer,
@@ -17,34 +17,34 @@ pub enum Direction {
 /// When to hold a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moment {
-    /// These bytes go by.
+    /// These bytes are sent in this direction.
     Bytes(Direction, Vec<u8>),
-    /// A statement that contains this text is about to be executed by Postgres, prepared or not. Case and white space do not
-    /// matter.
+    /// The program asks Postgres to execute a statement that contains this text, prepared or not. Case and white space are
+    /// ignored.
     Statement(String),
 }
 
 impl Moment {
-    /// The program says this to the server.
+    /// The program sends this text to the server.
     #[must_use]
     pub fn request(text: &str) -> Self {
         Self::Bytes(Direction::ToServer, text.into())
     }
 
-    /// The server says this to the program.
+    /// The server sends this text to the program.
     #[must_use]
     pub fn answer(text: &str) -> Self {
         Self::Bytes(Direction::ToProgram, text.into())
     }
 
-    /// Postgres is asked to execute this.
+    /// The program asks Postgres to execute a statement that contains this text.
     #[must_use]
     pub fn statement(text: &str) -> Self {
         Self::Statement(text.to_owned())
     }
 }
 
-/// A place on one connection where everything stops, once it is reached.
+/// A request to stop a connection at a moment. Dropping it releases the connection.
 #[derive(Debug)]
 pub struct Hold {
     moment: Moment,
@@ -52,23 +52,23 @@ pub struct Hold {
     release: watch::Sender<bool>,
 }
 
-/// The link's end of a [`Hold`].
+/// The link's side of a [`Hold`].
 #[derive(Debug)]
-pub(super) struct Armed {
+pub(super) struct ArmedHold {
     moment: Moment,
     reached: Arc<watch::Sender<bool>>,
     released: watch::Receiver<bool>,
 }
 
 impl Hold {
-    pub(super) fn at(moment: Moment) -> (Self, Armed) {
+    pub(super) fn at(moment: Moment) -> (Self, ArmedHold) {
         let reached = Arc::new(watch::Sender::new(false));
         let (release, released) = watch::channel(false);
-        let armed = Armed { moment: moment.clone(), reached: Arc::clone(&reached), released };
+        let armed = ArmedHold { moment: moment.clone(), reached: Arc::clone(&reached), released };
         (Self { moment, reached, release }, armed)
     }
 
-    /// Waits until a connection is held here.
+    /// Waits until a connection has reached the moment and is held.
     pub async fn reached(&self) -> anyhow::Result<()> {
         until(format_args!("{:?} on a link", self.moment), async || Ok(self.is_reached())).await
     }
@@ -78,48 +78,50 @@ impl Hold {
         *self.reached.borrow()
     }
 
-    /// Lets the connection go on, if it still exists. Dropping the hold does the same.
+    /// Lets the connection continue, if it still exists. Dropping the hold does the same.
     pub fn release(self) {
         self.release.send_replace(true);
     }
 }
 
-impl Armed {
-    pub async fn until_released(mut self) {
+impl ArmedHold {
+    /// Reports that the moment is reached, and waits until the hold is released or dropped.
+    pub async fn wait_until_released(mut self) {
         self.reached.send_replace(true);
         // An error means that the hold was dropped.
         let _ = self.released.wait_for(|released| *released).await;
     }
 
-    /// Nobody waits for it any more.
+    /// Whether the hold has been dropped.
     fn is_stale(&self) -> bool {
         self.released.has_changed().is_err()
     }
 }
 
-/// Looks at one direction of one connection from its first byte on.
+/// Searches one direction of one connection for armed moments, from its first byte on.
 #[derive(Debug)]
 pub(super) struct Watcher {
     direction: Direction,
-    statements: Option<Statements>,
-    /// The end of what went by already: a pattern may lie across two reads.
+    /// Only in the direction to the server.
+    statements: Option<StatementParser>,
+    /// The last bytes of the earlier chunks, because a pattern may begin in one chunk and end in the next.
     tail: Vec<u8>,
 }
 
-/// No pattern of a scenario is longer, in bytes.
-const TAIL: usize = 512;
+/// Bytes kept of earlier chunks. No pattern of a scenario is longer.
+const TAIL_BYTES: usize = 512;
 
 impl Watcher {
     pub fn new(direction: Direction) -> Self {
-        let statements = (direction == Direction::ToServer).then(Statements::default);
+        let statements = (direction == Direction::ToServer).then(StatementParser::default);
         Self { direction, statements, tail: Vec::new() }
     }
 
-    /// Where in the chunk the first armed moment lies, which is thereby taken.
-    pub fn find(&mut self, chunk: &[u8], armed: &mut Vec<Armed>) -> Option<(usize, Armed)> {
+    /// Returns the position in the chunk of the first armed moment, and removes that moment from `armed`.
+    pub fn find(&mut self, chunk: &[u8], armed: &mut Vec<ArmedHold>) -> Option<(usize, ArmedHold)> {
         armed.retain(|armed| !armed.is_stale());
         let executed = self.statements.as_mut().map(|statements| statements.executed(chunk)).unwrap_or_default();
-        let at = |armed: &Armed| match &armed.moment {
+        let at = |armed: &ArmedHold| match &armed.moment {
             Moment::Bytes(direction, bytes) if *direction == self.direction => self.position(chunk, bytes),
             Moment::Statement(text) => {
                 let text = normalized(text);
@@ -130,11 +132,12 @@ impl Watcher {
         let found = armed.iter().enumerate().filter_map(|(index, armed)| Some((at(armed)?, index))).min();
 
         self.tail.extend_from_slice(chunk);
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
         found.map(|(at, index)| (at, armed.remove(index)))
     }
 
-    /// A pattern that began in an earlier chunk is held at the start of this one: its end is not there yet.
+    /// Returns the position of a pattern. If it began in an earlier chunk, that is 0: the start of the pattern is already
+    /// forwarded, its end is not.
     fn position(&self, chunk: &[u8], bytes: &[u8]) -> Option<usize> {
         let before = self.tail.len().min(bytes.len().saturating_sub(1));
         let seen = [&self.tail[self.tail.len() - before..], chunk].concat();

@@ -1,4 +1,4 @@
-//! What command-api has committed.
+//! Reads the write side: the journal, the outbox, and the tables of listings and stock.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Held;
 use crate::marketplace::Marketplace;
 
-/// A committed event.
+/// A committed event, as the journal stores it.
 #[derive(Debug, Clone)]
 pub struct JournalEntry {
     pub key: AggregateKey,
@@ -22,12 +22,12 @@ pub struct JournalEntry {
 }
 
 impl Marketplace {
-    /// How many events wait to be published.
+    /// Returns the number of events in the outbox, which are not published yet.
     pub async fn outbox(&self) -> anyhow::Result<i64> {
         Ok(sqlx::query_scalar("select count(*) from command.outbox").fetch_one(&self.postgres.pool).await?)
     }
 
-    /// All committed events, in the order in which they were numbered.
+    /// Returns all committed events in the order of `seq`.
     pub async fn journal(&self) -> anyhow::Result<Vec<JournalEntry>> {
         type Row = (String, Uuid, i64, Uuid, String, Vec<u8>);
         let select = "select aggregate, aggregate_id, version, event_id, type, body from command.events order by seq";
@@ -40,12 +40,12 @@ impl Marketplace {
         rows.into_iter().map(entry).collect()
     }
 
-    /// The rows of `command.listings`, deleted ones too.
+    /// Returns the rows of `command.listings`, including deleted ones.
     pub(crate) async fn listing_rows(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
         self.rows("select id, version, deleted_at is not null, state from command.listings").await
     }
 
-    /// The rows of `command.stock`, removed ones too.
+    /// Returns the rows of `command.stock`, including removed ones.
     pub(crate) async fn stock_rows(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
         self.stocks("select variant_id, version, removed_at is not null, to_jsonb(s) from command.stock s").await
     }

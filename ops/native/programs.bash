@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034  # sourced: whoever sources it uses the names
-# The three programs of this project: where they listen, what they are told, how they are started.
+# The three programs of this project: their ports, their settings, and how they are started and stopped.
 
 PROGRAMS=(command-api query-api projector)
 
-# Debug builds start minutes earlier on a small machine; LISTINGS_PROFILE=release makes them fast.
+# On a small machine a debug build is ready minutes earlier. LISTINGS_PROFILE=release builds faster programs.
 LISTINGS_PROFILE=${LISTINGS_PROFILE:-dev}
 
 COMMAND_HTTP_PORT=${COMMAND_HTTP_PORT:-8086}
@@ -12,10 +12,10 @@ QUERY_HTTP_PORT=${QUERY_HTTP_PORT:-8087}
 QUERY_OPS_PORT=${QUERY_OPS_PORT:-9094}
 PROJECTOR_OPS_PORT=${PROJECTOR_OPS_PORT:-9095}
 
-# Whose the imported listings are: one seller, the same on every machine.
+# The seller of imported listings, the same on every machine.
 SELLER=01990000-0000-7000-8000-000000000001
 
-# ports_of PROGRAM: lines "PORT VARIABLE".
+# ports_of PROGRAM: prints lines "PORT VARIABLE".
 ports_of() {
     case $1 in
         command-api) printf '%s\n' "$COMMAND_HTTP_PORT COMMAND_HTTP_PORT" "$COMMAND_OPS_PORT COMMAND_OPS_PORT" ;;
@@ -24,14 +24,14 @@ ports_of() {
     esac
 }
 
-# Where cargo puts what it builds; asked, because it may be set in more than one way.
+# Prints the folder of the built programs. Asks cargo, because the target folder can be configured in several ways.
 binaries() {
     local target
     target=$(cd "$ROOT" && cargo metadata --no-deps --format-version 1 --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     echo "$target/${LISTINGS_PROFILE/#dev/debug}"
 }
 
-# write FILE MODE: standard input, if it differs; so that a file's time tells when it changed.
+# write FILE MODE: writes standard input to the file if the content differs, so that its modification time is that of a change.
 write() {
     local new=$1.new
     (umask 077 && cat >"$new")
@@ -39,13 +39,14 @@ write() {
     if cmp -s "$new" "$1"; then rm -f "$new"; else mv -f "$new" "$1"; fi
 }
 
-# Names and literal values only: other tools read this file line by line. Values hold no quote.
+# export_line NAME VALUE: prints a line with a literal value, because other tools parse the file. The value must not contain a
+# quote.
 export_line() { printf "export %s='%s'\n" "$1" "$2"; }
 
-# configure BINARIES: .run/env is what the programs share, .run/bin/PROGRAM adds what is its own.
+# configure BINARIES: writes the shared settings to .run/env, and a wrapper with its own settings per program to .run/bin/PROGRAM.
 configure() {
     local binaries=$1 program
-    [[ $RUN$binaries != *"'"* ]] || die "A path with a quote in it cannot be written into $RUN/env: $RUN, $binaries"
+    [[ $RUN$binaries != *"'"* ]] || die "Paths must not contain a quote, because they are written into $RUN/env: $RUN, $binaries. Move the checkout."
     "$ROOT/ops/make-signing-key" "$RUN/jwt-ed25519.pem"
     {
         export_line NATS_URL "nats://127.0.0.1:$NATS_PORT"
@@ -86,17 +87,17 @@ settings_of_projector() {
     export_line OPS_ADDR "127.0.0.1:$PROJECTOR_OPS_PORT"
 }
 
-# Does PROGRAM run what is on the disk now? After a build or a changed setting it does not.
+# is_current PROGRAM BINARIES: succeeds if the program runs with the current binary and settings.
 is_current() {
     local pid
     pid=$(pid_of "$1") || return 1
     [ "/proc/$pid/exe" -ef "$2/$1" ] && [ "$PIDS/$1" -nt "$RUN/env" ] && [ "$PIDS/$1" -nt "$RUN/bin/$1" ]
 }
 
-# SIGTERM lets a program finish what it holds; it promises to be gone within 30 s.
+# program_stop PROGRAM: stops it gracefully. A program ends within 30 s of SIGTERM.
 program_stop() { end "$1" TERM 35; }
 
-# program_start PROGRAM BINARIES
+# program_start PROGRAM BINARIES: starts or restarts the program unless it is current.
 program_start() {
     local program=$1 port variable
     is_current "$program" "$2" && return
@@ -107,6 +108,7 @@ program_start() {
 
 verb_of() { if [ "$1" = projector ]; then echo run; else echo serve; fi; }
 
+# program_wait PROGRAM: waits until the program is ready.
 program_wait() {
     local port
     port=$(ports_of "$1" | sed -n 's/ .*OPS_PORT//p')

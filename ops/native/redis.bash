@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# Redis: Debian's program, run as a process of our own. It holds pages that can be filled again, so nothing is saved.
+# Redis: Debian's package, run as our own process. It is a cache that can be refilled, so persistence is off.
 
 redis_binary() { command -v redis-server || { [ -x /usr/bin/redis-server ] && echo /usr/bin/redis-server; }; }
 
 redis_install() {
     redis_binary >/dev/null && return
     debian_install redis-server
-    redis_binary >/dev/null || die "redis-server was not found after installing it"
+    redis_binary >/dev/null || die "redis-server was not found after its installation. Install Redis by hand, then run this again."
 }
 
 redis_launch() {
     mkdir -p "$RUN/redis"
-    # allkeys-lru: the only other policy that is right here is noeviction; volatile-* would evict exactly the tombstones.
+    # allkeys-lru or noeviction are correct here. With a volatile-* policy the tombstones are evicted first (measured: docs/FACTS.md).
     launch redis "$(redis_binary)" --port "$REDIS_PORT" --bind 127.0.0.1 --dir "$RUN/redis" --save '' --appendonly no \
         --maxmemory "${REDIS_MEMORY:-512mb}" --maxmemory-policy allkeys-lru
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# All that the verbs beside it need: settings, processes, and the four servers.
+# Sourced by the scripts beside it: settings, process management, and the functions of the four servers.
 
 # shellcheck source=ops/native/settings.bash
 . "$(dirname "${BASH_SOURCE[0]}")/settings.bash"
@@ -13,6 +13,6 @@ for server in postgres nats redis opensearch; do
 done
 mkdir -p "$PIDS" "$LOGS" "$CACHE"
 
-# Those named by the caller, or all four.
+# The servers named by the caller; all four by default.
 SERVERS=("$@")
 [ ${#SERVERS[@]} -gt 0 ] || SERVERS=(postgres nats redis opensearch)

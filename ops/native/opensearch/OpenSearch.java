@@ -17,13 +17,13 @@ public class OpenSearch {
         runner.onBuild((number, settings) -> settings
                 .put("network.host", "127.0.0.1")
                 .put("http.port", port)
-                // Nobody talks to it: a single node. Any free port, so that two stacks never meet.
+                // A single node needs no transport connections. A free port avoids conflicts between two stacks.
                 .put("transport.port", "0")
                 .put("discovery.type", "single-node")
-                // A write to a missing index must fail, not invent a mapping.
+                // A write to a missing index must fail instead of creating one with a dynamic mapping.
                 .put("action.auto_create_index", false)
                 .put("path.repo", snapshots)
-                // A developer's disk is often nearly full; the default would turn every index read-only at 95 %.
+                // By default, indices become read-only when the disk is 95 % full, as a developer's disk often is.
                 .put("cluster.routing.allocation.disk.threshold_enabled", false))
             .build(newConfigs().basePath(data).numOfNode(1).clusterName(cluster).useLogger());
         Thread.currentThread().join();

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use events::{Aggregate, Stock};
-use events::{AggregateKey, ConsistencyToken, DecodeError, Event, Fact, Headers, Listing, UserId};
+use events::{Aggregate, AggregateKey, AggregateKind, ConsistencyToken, DecodeError, Event, Headers, UserId};
 use serde::{Deserialize, Serialize};
 use service::http::IdempotencyKey;
 use sha2::{Digest as _, Sha256};
@@ -63,7 +62,10 @@ impl Keyed {
 
 /// The first answer to this request, if it had one. Otherwise the key is ours until the transaction ends, and whoever comes
 /// with it meanwhile is told to wait. Must be the transaction's first statement.
-pub async fn first_answer<T: FromFact>(connection: &mut PgConnection, keyed: Option<&Keyed>) -> Result<Option<Done<T>>, Refused> {
+pub async fn first_answer<T: Aggregate>(
+    connection: &mut PgConnection,
+    keyed: Option<&Keyed>,
+) -> Result<Option<Done<T>>, Refused> {
     let Some(keyed) = keyed else { return Ok(None) };
     // Inserting the key would make us wait for the whole of the other's transaction; this does not wait.
     let locked = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "locked!""#, keyed.lock())
@@ -93,10 +95,10 @@ pub async fn first_answer<T: FromFact>(connection: &mut PgConnection, keyed: Opt
     if kept.body_digest != keyed.digest {
         return Err(Refused::KeyMismatch);
     }
-    let aggregate: Aggregate = kept.aggregate.parse().map_err(Failure::document)?;
-    let key = AggregateKey { aggregate, id: kept.aggregate_id };
-    let event = Event::decode(key, |name| kept.headers.get(name).map(String::as_str), &kept.body).map_err(Failure::document)?;
-    let state = T::from_fact(event.fact).ok_or_else(|| Failure::document(DecodeError::Disagrees))?;
+    let kind: AggregateKind = kept.aggregate.parse().map_err(Failure::document)?;
+    let key = AggregateKey { kind, id: kept.aggregate_id };
+    let event = Event::decode(key, |name| kept.headers.get(name).map(String::as_str), kept.body).map_err(Failure::document)?;
+    let state = event.state::<T>().map_err(Failure::document)?.ok_or_else(|| Failure::document(DecodeError::Disagrees))?;
     let token = ConsistencyToken::decode(&kept.kept_headers.consistency_token).map_err(Failure::document)?;
     Ok(Some(Done { state, token, replayed: true }))
 }
@@ -119,36 +121,13 @@ pub async fn keep(
         &keyed.digest[..],
         i16::try_from(status.as_u16()).unwrap_or_default(),
         Json(KeptHeaders { consistency_token: token.encode() }) as _,
-        aggregate.aggregate.as_str(),
+        aggregate.kind.name(),
         aggregate.id,
         version.cast_signed()
     )
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// A state that an event carries.
-pub trait FromFact: Sized {
-    fn from_fact(fact: Fact) -> Option<Self>;
-}
-
-impl FromFact for Listing {
-    fn from_fact(fact: Fact) -> Option<Self> {
-        match fact {
-            Fact::Listing { state, .. } => state,
-            Fact::Stock { .. } => None,
-        }
-    }
-}
-
-impl FromFact for Stock {
-    fn from_fact(fact: Fact) -> Option<Self> {
-        match fact {
-            Fact::Stock { state, .. } => state,
-            Fact::Listing { .. } => None,
-        }
-    }
 }
 
 /// Deletes expired keys for as long as the process runs. One that is missed is expired all the same.

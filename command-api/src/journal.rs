@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use events::subject::EVENT_MAX;
 use events::{
-    AggregateKey, ConsistencyToken, Event, EventId, Fact, Headers, Listing, ListingChange, ListingId, Meta, Recorded, Stock,
-    StockChange, VariantId,
+    AggregateKey, CausedBy, ConsistencyToken, EventId, Headers, Listing, ListingChange, ListingId, Meta, NewEvent, Recorded,
+    Stock, StockChange, VariantId,
 };
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -96,17 +96,15 @@ impl NewFact {
             key: self.key(),
             version: self.version(),
             time: now.into(),
-            caused_by: Some(caller.user),
+            caused_by: Some(CausedBy::User(caller.user)),
             correlation_id: caller.correlation_id.clone(),
             trace_parent: caller.trace_parent.clone(),
         };
-        let fact = match self {
-            Self::Listing { change, listing, ends } => {
-                Fact::Listing { change: change.clone(), state: (!ends).then(|| listing.clone()) }
-            }
-            Self::Stock { change, stock, ends } => Fact::Stock { change: change.clone(), state: (!ends).then(|| stock.clone()) },
+        let recorded = match self {
+            Self::Listing { change, listing, ends } => NewEvent { meta, change, state: (!ends).then_some(listing) }.encode(),
+            Self::Stock { change, stock, ends } => NewEvent { meta, change, state: (!ends).then_some(stock) }.encode(),
         };
-        let recorded = Event { meta, fact }.encode().map_err(Failure::document)?;
+        let recorded = recorded.map_err(Failure::document)?;
         if recorded.size() > EVENT_MAX { Err(Refused::TooLarge) } else { Ok(recorded) }
     }
 }
@@ -256,7 +254,7 @@ impl<'a> JournalRows<'a> {
     fn of(recorded: &'a [Recorded]) -> Self {
         let mut rows = Self::default();
         for event in recorded {
-            rows.aggregates.push(event.key.aggregate.as_str());
+            rows.aggregates.push(event.key.kind.name());
             rows.ids.push(event.key.id);
             rows.versions.push(event.version.cast_signed());
             rows.event_ids.push(event.id.0);

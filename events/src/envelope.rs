@@ -1,15 +1,15 @@
-//! How a fact travels: `CloudEvents` 1.0 in NATS binary mode, a JSON body `{"change": …, "state": …}`.
+//! The wire format of events: `CloudEvents` 1.0 in NATS binary mode, a JSON body `{"change": …, "state": …}`.
 //!
 //! The bytes are encoded once, in the command's transaction, and stay those bytes through journal, stream and dead letter.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, str::FromStr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Aggregate, AggregateKey, EventId, Listing, ListingChange, Stock, StockChange, Timestamp, UserId, upcast};
+use crate::{Aggregate, AggregateKey, Change as _, EventId, Timestamp, UserId, upcast};
 
-/// Names of the headers that an event travels with.
+/// Names of the headers of an event.
 pub mod header {
     pub const ID: &str = "ce-id";
     pub const TYPE: &str = "ce-type";
@@ -21,63 +21,92 @@ pub mod header {
     pub const AGGREGATE_VERSION: &str = "Aggregate-Version";
     pub const MESSAGE_ID: &str = "Nats-Msg-Id";
     pub const TRACE_PARENT: &str = "traceparent";
+    /// The id of the user who caused the event.
     pub const CAUSED_BY: &str = "Caused-By";
+    /// The task of the system that caused the event, instead of a user.
+    pub const CAUSED_BY_SYSTEM: &str = "Caused-By-System";
     pub const CORRELATION_ID: &str = "Correlation-Id";
 }
 
-/// Where events come from, in `ce-source`.
+/// The value of `ce-source`.
 const SOURCE: &str = "/listings/command-api";
 /// Each header line adds `": "` and a line end.
 const HEADER_LINE_OVERHEAD: usize = 4;
 /// `NATS/1.0`, its line end, and the empty line that ends the headers.
 const HEADER_BLOCK_OVERHEAD: usize = 12;
 
-/// Headers by name. Each name comes once.
+/// Headers by name, each name once.
 pub type Headers = BTreeMap<String, String>;
 
-/// Something that happened to one aggregate, and the aggregate afterwards.
-#[derive(Debug, Clone, PartialEq)]
+/// A received event: its envelope, and a body that is decoded only as far as somebody needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub meta: Meta,
-    pub fact: Fact,
+    /// In the current version of its event type.
+    body: Bytes,
 }
 
-/// Which event this is, and where it came from.
+/// An event that is about to be written: the change, and the whole state after it (`None` once the aggregate is gone).
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent<'a, A: Aggregate> {
+    pub meta: Meta,
+    pub change: &'a A::Change,
+    pub state: Option<&'a A>,
+}
+
+/// The envelope of an event: which event it is, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     pub id: EventId,
     pub key: AggregateKey,
-    /// The aggregate's version after it.
+    /// The aggregate's version after the event.
     pub version: u64,
     pub time: Timestamp,
-    /// Who asked for it.
-    pub caused_by: Option<UserId>,
-    /// The id of the request that it was done for: visible ASCII.
+    /// Who caused it; `None` if the event does not say, or names a system task that this program does not know.
+    pub caused_by: Option<CausedBy>,
+    /// The id of the request that caused it: visible ASCII.
     pub correlation_id: Option<String>,
-    /// W3C trace context of the request.
+    /// W3C trace context of that request.
     pub trace_parent: Option<String>,
 }
 
-/// What happened, and the whole state afterwards: `None` once the aggregate is gone.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all facts are of listings; a box would cost each of them an allocation")]
-pub enum Fact {
-    Listing { change: ListingChange, state: Option<Listing> },
-    Stock { change: StockChange, state: Option<Stock> },
+/// Who caused an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CausedBy {
+    User(UserId),
+    System(SystemTask),
 }
 
-impl Fact {
-    /// The event's `ce-type`.
+/// A task of the system that changes aggregates on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SystemTask {
+    /// Ends reservations, orders and the like when their time is over.
+    Expiry,
+    /// Applies price and stock feeds.
+    Intake,
+    /// Repairs state after a loss.
+    Repair,
+}
+
+impl SystemTask {
+    pub const ALL: [Self; 3] = [Self::Expiry, Self::Intake, Self::Repair];
+
+    /// The name in the event's headers.
     #[must_use]
-    pub fn event_type(&self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Listing { change, .. } => change.event_type(),
-            Self::Stock { change, .. } => change.event_type(),
+            Self::Expiry => "expiry",
+            Self::Intake => "intake",
+            Self::Repair => "repair",
         }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|task| task.as_str() == name)
     }
 }
 
-/// An event as journal, stream and dead letter hold it.
+/// An encoded event, as the journal, the stream and a dead letter store it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     pub id: EventId,
@@ -103,34 +132,42 @@ pub fn headers_size(headers: &Headers) -> usize {
 }
 
 #[derive(Serialize)]
-struct BodyRef<'a, C, S> {
+struct NewBody<'a, C, S> {
     change: &'a C,
     state: Option<&'a S>,
 }
 
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "C: Deserialize<'de>, S: Deserialize<'de>"))]
-struct Body<C, S> {
-    change: C,
+#[serde(bound(deserialize = "S: Deserialize<'de>"))]
+struct BodyState<S> {
     // Without this a missing state would read as a deletion.
     #[serde(deserialize_with = "Option::deserialize")]
     state: Option<S>,
 }
 
-impl Event {
-    /// The bytes and headers that this event has from now on.
+#[derive(Deserialize)]
+struct BodyChange<C> {
+    change: C,
+}
+
+#[derive(Deserialize)]
+struct ChangeType<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+}
+
+impl<A: Aggregate> NewEvent<'_, A> {
+    /// Encodes the event. The bytes and headers stay what they are from here on.
     ///
     /// # Errors
     /// Never for the states and changes of this crate, whose keys are strings and whose numbers are finite.
     pub fn encode(&self) -> Result<Recorded, serde_json::Error> {
-        let body = match &self.fact {
-            Fact::Listing { change, state } => serde_json::to_vec(&BodyRef { change, state: state.as_ref() }),
-            Fact::Stock { change, state } => serde_json::to_vec(&BodyRef { change, state: state.as_ref() }),
-        }?;
+        let body = serde_json::to_vec(&NewBody { change: self.change, state: self.state })?;
+        let event_type = self.change.event_type();
         let Meta { id, key, version, time, caused_by, correlation_id, trace_parent } = &self.meta;
         let mut headers: Headers = [
             (header::ID, id.to_string()),
-            (header::TYPE, self.fact.event_type().to_owned()),
+            (header::TYPE, event_type.to_owned()),
             (header::SOURCE, SOURCE.to_owned()),
             (header::SPEC_VERSION, "1.0".to_owned()),
             (header::TIME, time.to_string()),
@@ -141,57 +178,102 @@ impl Event {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        let optional = [
-            (header::CAUSED_BY, caused_by.map(|id| id.to_string())),
-            (header::CORRELATION_ID, correlation_id.clone()),
-            (header::TRACE_PARENT, trace_parent.clone()),
-        ];
-        headers.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        Ok(Recorded { id: *id, key: *key, version: *version, event_type: self.fact.event_type(), headers, body: body.into() })
+        let caused_by = caused_by.map(|caused_by| match caused_by {
+            CausedBy::User(user) => (header::CAUSED_BY, user.to_string()),
+            CausedBy::System(task) => (header::CAUSED_BY_SYSTEM, task.as_str().to_owned()),
+        });
+        let correlation_id = correlation_id.clone().map(|id| (header::CORRELATION_ID, id));
+        let trace_parent = trace_parent.clone().map(|context| (header::TRACE_PARENT, context));
+        let optional = [caused_by, correlation_id, trace_parent];
+        headers.extend(optional.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)));
+        Ok(Recorded { id: *id, key: *key, version: *version, event_type, headers, body: body.into() })
     }
+}
 
-    /// Reads what [`Event::encode`] wrote, in this version or a former one. `header` looks a header up by its name.
-    pub fn decode<'h>(key: AggregateKey, header: impl Fn(&str) -> Option<&'h str>, body: &[u8]) -> Result<Self, DecodeError> {
+impl Event {
+    /// Reads the envelope of what [`NewEvent::encode`] wrote, and brings the body to the current version of its type. `header` looks
+    /// a header up by its name. The body itself is not decoded yet.
+    ///
+    /// # Errors
+    /// [`DecodeError::Newer`] if a newer program wrote the event; otherwise the event cannot be read by any program.
+    pub fn decode<'h>(
+        key: AggregateKey,
+        header: impl Fn(&str) -> Option<&'h str>,
+        body: impl Into<Bytes>,
+    ) -> Result<Self, DecodeError> {
+        fn read<T: FromStr>(name: &'static str, value: &str) -> Result<T, DecodeError> {
+            value.parse().map_err(|_| DecodeError::HeaderUnreadable(name))
+        }
         let required = |name: &'static str| header(name).ok_or(DecodeError::HeaderMissing(name));
-        let unreadable = |name: &'static str| DecodeError::HeaderUnreadable(name);
 
+        let event_type = required(header::TYPE)?;
+        match key.kind.is_newer(event_type) {
+            Some(false) => {}
+            Some(true) => return Err(DecodeError::Newer { event_type: event_type.to_owned() }),
+            None => return Err(DecodeError::HeaderUnreadable(header::TYPE)),
+        }
+        let by_user = header(header::CAUSED_BY).map(|user| read(header::CAUSED_BY, user)).transpose()?;
+        let by_system = || header(header::CAUSED_BY_SYSTEM).and_then(SystemTask::from_name);
         let meta = Meta {
-            id: required(header::ID)?.parse().map_err(|_| unreadable(header::ID))?,
+            id: read(header::ID, required(header::ID)?)?,
             key,
-            version: required(header::AGGREGATE_VERSION)?.parse().map_err(|_| unreadable(header::AGGREGATE_VERSION))?,
-            time: required(header::TIME)?.parse().map_err(|_| unreadable(header::TIME))?,
-            caused_by: header(header::CAUSED_BY).map(str::parse).transpose().map_err(|_| unreadable(header::CAUSED_BY))?,
+            version: read(header::AGGREGATE_VERSION, required(header::AGGREGATE_VERSION)?)?,
+            time: read(header::TIME, required(header::TIME)?)?,
+            caused_by: by_user.map(CausedBy::User).or_else(|| by_system().map(CausedBy::System)),
             correlation_id: header(header::CORRELATION_ID).map(str::to_owned),
             trace_parent: header(header::TRACE_PARENT).map(str::to_owned),
         };
-        let body = upcast::to_current(required(header::TYPE)?, body, upcast::UPCASTERS)?;
-        let fact = match key.aggregate {
-            Aggregate::Listing => {
-                let Body { change, state } = serde_json::from_slice::<Body<ListingChange, Listing>>(&body)?;
-                agree(&meta, state.as_ref().map(|listing| (listing.id.0, listing.version)))?;
-                Fact::Listing { change, state }
-            }
-            Aggregate::Stock => {
-                let Body { change, state } = serde_json::from_slice::<Body<StockChange, Stock>>(&body)?;
-                agree(&meta, state.as_ref().map(|stock| (stock.variant_id.0, stock.version)))?;
-                Fact::Stock { change, state }
-            }
-        };
-        Ok(Self { meta, fact })
+        let body = upcast::to_current(event_type, body.into(), key.kind.upcasters())?;
+        Ok(Self { meta, body })
+    }
+
+    /// Whether the event is about an aggregate of kind `A`.
+    #[must_use]
+    pub fn is_of<A: Aggregate>(&self) -> bool {
+        self.meta.key.kind == A::KIND
+    }
+
+    /// Decodes the state after the event; `None` once the aggregate is gone. The change is not decoded: whatever it is, the state
+    /// can be applied.
+    ///
+    /// # Errors
+    /// If the state cannot be read, or belongs to another aggregate or version than the envelope says: it would be written to
+    /// the wrong place.
+    pub fn state<A: Aggregate>(&self) -> Result<Option<A>, DecodeError> {
+        let Meta { key, version, .. } = &self.meta;
+        if !self.is_of::<A>() {
+            return Err(DecodeError::Disagrees);
+        }
+        let BodyState { state } = serde_json::from_slice::<BodyState<A>>(&self.body)?;
+        match state {
+            Some(state) if state.id() != key.id || state.version() != *version => Err(DecodeError::Disagrees),
+            state => Ok(state),
+        }
+    }
+
+    /// Decodes the change; `None` if this program does not know its type, because a newer program wrote it.
+    ///
+    /// # Errors
+    /// If the change has a known type and cannot be read.
+    pub fn change<A: Aggregate>(&self) -> Result<Option<A::Change>, DecodeError> {
+        if !self.is_of::<A>() {
+            return Err(DecodeError::Disagrees);
+        }
+        let BodyChange { change } = serde_json::from_slice::<BodyChange<ChangeType<'_>>>(&self.body)?;
+        if !A::KIND.event_types().contains(&&*change.r#type) {
+            return Ok(None);
+        }
+        let BodyChange { change } = serde_json::from_slice::<BodyChange<A::Change>>(&self.body)?;
+        Ok(Some(change))
     }
 }
 
-/// A state under another aggregate's subject, or with another version than its envelope, would be written to the wrong place.
-fn agree(meta: &Meta, state: Option<(uuid::Uuid, u64)>) -> Result<(), DecodeError> {
-    match state {
-        Some((id, version)) if id != meta.key.id || version != meta.version => Err(DecodeError::Disagrees),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Why bytes are no event.
+/// Why an event cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    /// The type has a higher major version than this program knows. The event is sound: a newer program reads it.
+    #[error("its type {event_type} was written by a newer program; upgrade this one")]
+    Newer { event_type: String },
     #[error("header {0} is missing")]
     HeaderMissing(&'static str),
     #[error("header {0} cannot be read")]

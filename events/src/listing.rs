@@ -4,8 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::{ImageId, ListingId, Money, Timestamp, UserId, VariantId};
+use crate::{
+    Aggregate, AggregateKey, AggregateKind, Change, ImageId, ListingId, Money, Timestamp, UserId, VariantId,
+    aggregate::Description,
+};
 
 /// The whole state of a listing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -189,7 +193,7 @@ pub struct Variant {
 
 /// What can happen to a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", deny_unknown_fields)]
+#[serde(tag = "type")]
 pub enum ListingChange {
     /// It was made, as a draft or at once for sale.
     #[serde(rename = "listing.created.v1")]
@@ -214,10 +218,42 @@ pub enum ListingChange {
     AvailabilityChanged { variant_id: VariantId, available: bool },
 }
 
-impl ListingChange {
-    /// The event's `ce-type`.
+impl Aggregate for Listing {
+    const KIND: AggregateKind = AggregateKind::new(&Description {
+        name: "listing",
+        event_types: &[
+            "listing.created.v1",
+            "listing.updated.v1",
+            "listing.published.v1",
+            "listing.paused.v1",
+            "listing.archived.v1",
+            "listing.deleted.v1",
+            "listing.availability_changed.v1",
+        ],
+        upcasters: &[],
+    });
+
+    type Change = ListingChange;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl AggregateKey {
+    /// The key of a listing.
     #[must_use]
-    pub fn event_type(&self) -> &'static str {
+    pub fn listing(id: impl Into<Uuid>) -> Self {
+        Self::of::<Listing>(id)
+    }
+}
+
+impl Change for ListingChange {
+    fn event_type(&self) -> &'static str {
         match self {
             Self::Created {} => "listing.created.v1",
             Self::Updated { .. } => "listing.updated.v1",

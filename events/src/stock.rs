@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::{ListingId, Timestamp, UserId, VariantId};
+use crate::{Aggregate, AggregateKey, AggregateKind, Change, ListingId, Timestamp, UserId, VariantId, aggregate::Description};
 
 /// More pieces than this are a mistake, in `on_hand` and in one movement.
 pub const PIECES_LIMIT: i64 = 1_000_000_000;
@@ -63,7 +64,7 @@ impl From<&Stock> for StockLevel {
 
 /// What can happen to a stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", deny_unknown_fields)]
+#[serde(tag = "type")]
 pub enum StockChange {
     /// The variant was made, with this many pieces.
     #[serde(rename = "stock.opened.v1")]
@@ -93,10 +94,34 @@ pub enum StockChange {
     Removed {},
 }
 
-impl StockChange {
-    /// The event's `ce-type`.
+impl Aggregate for Stock {
+    const KIND: AggregateKind = AggregateKind::new(&Description {
+        name: "stock",
+        event_types: &["stock.opened.v1", "stock.set.v1", "stock.moved.v1", "stock.removed.v1"],
+        upcasters: &[],
+    });
+
+    type Change = StockChange;
+
+    fn id(&self) -> Uuid {
+        self.variant_id.0
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl AggregateKey {
+    /// The key of a variant's stock.
     #[must_use]
-    pub fn event_type(&self) -> &'static str {
+    pub fn stock(id: impl Into<Uuid>) -> Self {
+        Self::of::<Stock>(id)
+    }
+}
+
+impl Change for StockChange {
+    fn event_type(&self) -> &'static str {
         match self {
             Self::Opened { .. } => "stock.opened.v1",
             Self::Set { .. } => "stock.set.v1",

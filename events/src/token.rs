@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Aggregate, AggregateKey};
+use crate::{Aggregate as _, AggregateKey, AggregateKind, Listing};
 
 /// A token names at most this many aggregates (PROTOCOL Q1).
 pub const TOKEN_ENTRIES: usize = 8;
@@ -16,7 +16,7 @@ const TOKEN_LENGTH: usize = 1024;
 pub struct ConsistencyToken(Vec<(AggregateKey, u64)>);
 
 #[derive(Serialize, Deserialize)]
-struct Entry(Aggregate, Uuid, u64);
+struct Entry(AggregateKind, Uuid, u64);
 
 /// Not a token of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ impl ConsistencyToken {
         if written.len() <= TOKEN_ENTRIES {
             return Self(written.to_vec());
         }
-        Self(written.iter().find(|(key, _)| key.aggregate == Aggregate::Listing).into_iter().copied().collect())
+        Self(written.iter().find(|(key, _)| key.kind == Listing::KIND).into_iter().copied().collect())
     }
 
     /// What the client has seen.
@@ -42,7 +42,7 @@ impl ConsistencyToken {
     /// The text that clients send back as they got it.
     #[must_use]
     pub fn encode(&self) -> String {
-        let entries: Vec<_> = self.0.iter().map(|(key, version)| Entry(key.aggregate, key.id, *version)).collect();
+        let entries: Vec<_> = self.0.iter().map(|(key, version)| Entry(key.kind, key.id, *version)).collect();
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&entries).unwrap_or_default())
     }
 
@@ -56,7 +56,7 @@ impl ConsistencyToken {
         if entries.len() > TOKEN_ENTRIES || entries.iter().any(|Entry(.., version)| *version == 0 || *version > i64::MAX as u64) {
             return Err(MalformedToken);
         }
-        Ok(Self(entries.into_iter().map(|Entry(aggregate, id, version)| (AggregateKey { aggregate, id }, version)).collect()))
+        Ok(Self(entries.into_iter().map(|Entry(kind, id, version)| (AggregateKey { kind, id }, version)).collect()))
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::{HashMap, hash_map::Entry};
 use anyhow::{Context as _, bail};
 use async_nats::{HeaderMap, Subject, jetstream};
 use bytes::Bytes;
+#[cfg(test)]
+use events::Recorded;
 use events::{AggregateKey, Event, envelope::header};
 use views::listing_page::VERSION_MAX;
 
@@ -70,7 +72,7 @@ impl Delivery {
     pub fn decode(&self) -> anyhow::Result<Event> {
         let key =
             AggregateKey::from_subject(self.subject()).with_context(|| format!("{} is no event's subject", self.subject()))?;
-        let event = Event::decode(key, |name| self.header(name), self.payload())?;
+        let event = Event::decode(key, |name| self.header(name), self.payload().clone())?;
         if event.meta.version == 0 || event.meta.version > VERSION_MAX {
             bail!("version {} is none that every store can compare", event.meta.version);
         }
@@ -142,14 +144,13 @@ pub fn coalesce(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<Chain> {
 #[cfg(test)]
 impl Delivery {
     /// The event as the broker would hand it out.
-    pub fn of(sequence: u64, event: &Event) -> Self {
-        let recorded = event.encode().unwrap();
+    pub fn of(sequence: u64, recorded: Recorded) -> Self {
         let mut headers = HeaderMap::new();
         for (name, value) in &recorded.headers {
             headers.insert(name.as_str(), value.as_str());
         }
         let message = async_nats::Message {
-            subject: event.meta.key.subject().into(),
+            subject: recorded.key.subject().into(),
             reply: None,
             payload: recorded.body,
             headers: Some(headers),
@@ -157,7 +158,7 @@ impl Delivery {
             description: None,
             length: 0,
         };
-        Self { sequence, delivered: 1, pending: 0, target: Some((event.meta.key, event.meta.version)), message }
+        Self { sequence, delivered: 1, pending: 0, target: Some((recorded.key, recorded.version)), message }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use events::{Aggregate, Event};
+use events::{AggregateKind, Event};
 
 /// A read model that is kept from events.
 ///
@@ -13,7 +13,7 @@ pub trait Projection: Send + Sync + 'static {
     const NAME: &'static str;
 
     /// What it is made from.
-    const AGGREGATES: &'static [Aggregate];
+    const AGGREGATES: &'static [AggregateKind];
 
     /// How much is written at once.
     const LIMITS: Limits;

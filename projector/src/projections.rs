@@ -7,7 +7,7 @@ pub mod stock_levels;
 
 mod postgres;
 
-use events::Aggregate;
+use events::AggregateKind;
 
 pub use self::{
     listing_catalog::ListingCatalog, listing_page::ListingPage, listing_search::ListingSearch, stock_levels::StockLevels,
@@ -18,7 +18,7 @@ use crate::projection::Projection;
 #[derive(Debug, Clone, Copy)]
 pub struct About {
     pub name: &'static str,
-    pub aggregates: &'static [Aggregate],
+    pub aggregates: &'static [AggregateKind],
 }
 
 /// All of them.

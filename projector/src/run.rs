@@ -194,8 +194,8 @@ fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
     Some(match generation.projection.as_str() {
         ListingSearch::NAME => feed(around, generation, ListingSearch::new(opensearch, &alias, number)),
         ListingPage::NAME => feed(around, generation, ListingPage::new(redis, number)),
-        ListingCatalog::NAME => feed(around.clone(), generation, ListingCatalog::new(around.db)),
-        StockLevels::NAME => feed(around.clone(), generation, StockLevels::new(around.db)),
+        ListingCatalog::NAME => feed(around.clone(), generation, ListingCatalog::new(around.db, number)),
+        StockLevels::NAME => feed(around.clone(), generation, StockLevels::new(around.db, number)),
         _ => return None,
     })
 }

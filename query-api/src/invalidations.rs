@@ -12,7 +12,7 @@ use async_nats::jetstream::{self, Message};
 use async_nats::{ConnectOptions, Event};
 use events::envelope::header;
 use events::subject::{EVENTS_PREFIX, EVENTS_STREAM};
-use events::{Aggregate, AggregateKey, ListingId};
+use events::{Aggregate as _, AggregateKey, Listing, ListingId};
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +77,7 @@ async fn hear(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result
                 description: Some("Tells a query-api which pages are old".to_owned()),
                 deliver_policy: DeliverPolicy::New,
                 ack_policy: AckPolicy::None,
-                filter_subject: format!("{EVENTS_PREFIX}.{}.*", Aggregate::Listing),
+                filter_subject: format!("{EVENTS_PREFIX}.{}.*", Listing::KIND),
                 headers_only: true,
                 inactive_threshold: FORGOTTEN_AFTER,
                 memory_storage: true,
@@ -108,5 +108,5 @@ async fn hear(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result
 fn changed(message: &Message) -> Option<(ListingId, u64)> {
     let key = AggregateKey::from_subject(&message.subject)?;
     let version = message.headers.as_ref()?.get(header::AGGREGATE_VERSION)?.as_str().parse().ok()?;
-    (key.aggregate == Aggregate::Listing).then_some((ListingId(key.id), version))
+    (key.kind == Listing::KIND).then_some((ListingId(key.id), version))
 }

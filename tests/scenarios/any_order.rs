@@ -8,7 +8,8 @@ use acceptance::{Marketplace, Name};
 use anyhow::ensure;
 use events::listing::{Condition, Status, Visibility};
 use events::{
-    AggregateKey, Currency, Event, EventId, Fact, Listing, ListingChange, Meta, Money, Stock, StockChange, Timestamp, UserId,
+    Aggregate, AggregateKey, Currency, EventId, Listing, ListingChange, Meta, Money, NewEvent, Recorded, Stock, StockChange,
+    Timestamp, UserId,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -58,14 +59,14 @@ fn at(version: u64) -> Timestamp {
     format!("2026-11-21T09:30:{version:02}Z").parse().unwrap()
 }
 
-fn event(key: AggregateKey, version: u64, fact: Fact) -> Event {
+fn event<A: Aggregate>(key: AggregateKey, version: u64, change: &A::Change, state: Option<&A>) -> Recorded {
     let meta =
         Meta { id: EventId::new(), key, version, time: at(version), caused_by: None, correlation_id: None, trace_parent: None };
-    Event { meta, fact }
+    NewEvent { meta, change, state }.encode().unwrap()
 }
 
 /// A listing and the stock of its variant, from their first version to their last.
-fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: UserId) -> Vec<Event> {
+fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: UserId) -> Vec<Recorded> {
     let listing = |version: u64| {
         let state = Listing {
             id: listing_id.into(),
@@ -97,7 +98,7 @@ fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: U
             (1, false) => ListingChange::Created {},
             _ => ListingChange::Updated { fields: vec!["title".to_owned()] },
         };
-        event(AggregateKey::listing(listing_id), version, Fact::Listing { change, state: (!gone).then_some(state) })
+        event(AggregateKey::listing(listing_id), version, &change, (!gone).then_some(&state))
     };
     let stock = |version: u64| {
         let on_hand = i64::try_from(version).unwrap() * 10;
@@ -117,7 +118,7 @@ fn history(delivery: &Delivery, listing_id: Uuid, variant_id: Uuid, seller_id: U
             (1, false) => StockChange::Opened { on_hand },
             _ => StockChange::Set { on_hand: Some(on_hand), low_stock_threshold: None, reason: None },
         };
-        event(AggregateKey::stock(variant_id), version, Fact::Stock { change, state: (!gone).then_some(state) })
+        event(AggregateKey::stock(variant_id), version, &change, (!gone).then_some(&state))
     };
     (1..=delivery.listing_versions).map(listing).chain((1..=delivery.stock_versions).map(stock)).collect()
 }
@@ -127,7 +128,7 @@ async fn delivered(market: &Marketplace, delivery: &Delivery) -> anyhow::Result<
     let history = history(delivery, listing, variant, UserId::new());
     let (soon, late) = delivery.order.split_at(delivery.order.len().saturating_sub(delivery.late));
     for (nth, &index) in soon.iter().enumerate() {
-        market.tell(&history[index]).await?;
+        market.publish_event(&history[index]).await?;
         if delivery.dies && nth == soon.len() / 2 {
             let projector = market.program(Name::Projector, 1)?;
             projector.kill()?;
@@ -136,12 +137,11 @@ async fn delivered(market: &Marketplace, delivery: &Delivery) -> anyhow::Result<
     }
     market.settle().await?;
     for &index in late {
-        market.tell(&history[index]).await?;
+        market.publish_event(&history[index]).await?;
     }
     market.settle().await?;
 
-    let body: serde_json::Value =
-        serde_json::from_slice(&history[usize::try_from(delivery.listing_versions - 1)?].encode()?.body)?;
+    let body: serde_json::Value = serde_json::from_slice(&history[usize::try_from(delivery.listing_versions - 1)?].body)?;
     let due = Held { version: delivery.listing_versions, state: Some(body["state"].clone()).filter(|state| !state.is_null()) };
     let held: BTreeMap<&str, Option<Held>> = [
         ("listing_search", market.documents(&[listing]).await?.remove(&listing)),

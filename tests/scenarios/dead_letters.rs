@@ -6,13 +6,13 @@ use acceptance::stores::StreamMessage;
 use acceptance::{Marketplace, Name, a_listing, until, until_eq, until_some};
 use async_nats::HeaderMap;
 use events::listing::Point;
-use events::{AggregateKey, Event, EventId, Fact, Listing, ListingChange, Meta};
+use events::{AggregateKey, EventId, Listing, ListingChange, Meta, NewEvent};
 use uuid::Uuid;
 
 const PROJECTIONS_OF_LISTINGS: [&str; 3] = ["listing_search", "listing_page", "listing_catalog"];
 
 /// An event that no command would make.
-fn injected(listing: Listing) -> anyhow::Result<StreamMessage> {
+fn injected(listing: &Listing) -> anyhow::Result<StreamMessage> {
     let key = AggregateKey::listing(listing.id);
     let meta = Meta {
         id: EventId::new(),
@@ -24,7 +24,7 @@ fn injected(listing: Listing) -> anyhow::Result<StreamMessage> {
         trace_parent: None,
     };
     let change = ListingChange::Updated { fields: vec!["location".to_owned()] };
-    let recorded = Event { meta, fact: Fact::Listing { change, state: Some(listing) } }.encode()?;
+    let recorded = NewEvent { meta, change: &change, state: Some(listing) }.encode()?;
     let mut headers = HeaderMap::new();
     for (name, value) in &recorded.headers {
         headers.insert(name.as_str(), value.as_str());
@@ -51,7 +51,7 @@ async fn poison_is_put_aside_for_the_one_projection_that_fails_it() -> anyhow::R
     let mut odd = market.shows(sane).await?;
     odd.id = Uuid::now_v7().into();
     let id = odd.id.0;
-    market.inject(&injected(off_the_map(odd.clone(), 1))?).await?;
+    market.inject(&injected(&off_the_map(odd.clone(), 1))?).await?;
     let letter = until_some("the dead letter", async || Ok(market.dead_letters().await?.pop())).await?;
     assert_eq!(letter.subject, format!("listings.dlq.listing_search.poison.listing.{id}"));
     for (header, value) in [
@@ -75,7 +75,7 @@ async fn poison_is_put_aside_for_the_one_projection_that_fails_it() -> anyhow::R
     assert_eq!(market.catalogue().await?.get(&id).map(|row| row.version), Some(1));
     assert!(!market.documents(&[id]).await?.contains_key(&id));
     odd.version = 2;
-    market.inject(&injected(odd)?).await?;
+    market.inject(&injected(&odd)?).await?;
     until_eq("the next event of that listing to be searched", Some(2), async || {
         Ok(market.documents(&[id]).await?.get(&id).map(|document| document.version))
     })
@@ -127,7 +127,7 @@ async fn when_everything_turns_to_poison_the_projection_holds() -> anyhow::Resul
     let sane = market.shows(sane).await?;
     for _ in 0..40 {
         let odd = Listing { id: Uuid::now_v7().into(), ..sane.clone() };
-        market.inject(&injected(off_the_map(odd, 1))?).await?;
+        market.inject(&injected(&off_the_map(odd, 1))?).await?;
     }
     let held = [("projection", "listing_search")];
     let projector = market.projector()?;
@@ -160,7 +160,7 @@ async fn what_fails_again_and_again_is_put_aside_only_when_others_succeed() -> a
         let key = views::listing_page::listing_key(1, odd.id);
         redis::cmd("LPUSH").arg(&key).arg("in the way").exec_async(&mut redis.clone()).await?;
         let letter = format!("listings.dlq.listing_page.exhausted.listing.{}", odd.id);
-        market.inject(&injected(odd)?).await?;
+        market.inject(&injected(&odd)?).await?;
         anyhow::Ok(letter)
     };
     let mut expected = vec![obstructed().await?];
@@ -205,8 +205,8 @@ async fn poison_gives_way_to_the_version_before_it() -> anyhow::Result<()> {
     let id = sane.id.0;
     // Both are there when it begins, and only the newest is tried first.
     market.projector()?.stop().await?;
-    market.inject(&injected(sane.clone())?).await?;
-    market.inject(&injected(off_the_map(sane, 2))?).await?;
+    market.inject(&injected(&sane)?).await?;
+    market.inject(&injected(&off_the_map(sane, 2))?).await?;
     market.projector()?.start().await?;
     until_eq("the version before the poison", Some(1), async || {
         Ok(market.documents(&[id]).await?.get(&id).map(|document| document.version))
@@ -231,7 +231,7 @@ async fn one_broken_listing_is_no_outage_however_often_it_is_edited() -> anyhow:
     market.settle().await?;
     let odd = Listing { id: Uuid::now_v7().into(), ..market.shows(sane).await? };
     for version in 1..=EDITS {
-        market.inject(&injected(off_the_map(odd.clone(), version))?).await?;
+        market.inject(&injected(&off_the_map(odd.clone(), version))?).await?;
     }
     let letters = async || Ok(market.dead_letters().await?.len());
     until_eq("each edit to be put aside", usize::try_from(EDITS)?, letters).await?;
@@ -250,7 +250,7 @@ async fn two_events_with_one_id_are_two_letters() -> anyhow::Result<()> {
     let sane = market.shows(sane).await?;
     let mut subjects = Vec::new();
     for _ in 0..2 {
-        let mut event = injected(off_the_map(Listing { id: Uuid::now_v7().into(), ..sane.clone() }, 1))?;
+        let mut event = injected(&off_the_map(Listing { id: Uuid::now_v7().into(), ..sane.clone() }, 1))?;
         event.headers.insert("ce-id", "01990000-0000-7000-8000-00000000dead");
         market.inject(&event).await?;
         subjects.push(event.subject.replace("listings.events.", "listings.dlq.listing_search.poison."));
@@ -276,7 +276,7 @@ async fn a_letter_that_is_there_already_is_known_by_its_id() -> anyhow::Result<(
     let odd = Listing { id: Uuid::now_v7().into(), ..market.shows(sane).await? };
 
     // As after a lost answer: its letter is stored, and so is that of a later version of the same listing.
-    let again = injected(off_the_map(odd, 1))?;
+    let again = injected(&off_the_map(odd, 1))?;
     let subject = format!("listings.dlq.listing_search.poison.{}", again.subject.trim_start_matches("listings.events."));
     let id = again.header("ce-id").unwrap_or_default();
     for id in [format!("listing_search/1/{id}"), "listing_search/1/later".to_owned()] {

@@ -187,11 +187,7 @@ async fn values_that_break_a_rule_are_all_named_at_once() -> anyhow::Result<()> 
     ensure!(answer.value()?["errors"].as_array().is_some_and(|errors| errors.len() >= 3), "{answer}");
     // None of it was stored.
     ensure!(
-        market
-            .journal()
-            .await?
-            .iter()
-            .all(|entry| entry.body["state"]["title"] == "x" || entry.key.aggregate != events::Aggregate::Listing)
+        market.journal().await?.iter().all(|entry| entry.body["state"]["title"] == "x" || entry.key.kind.name() != "listing")
     );
     market.stop().await
 }

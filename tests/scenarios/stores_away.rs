@@ -2,7 +2,7 @@
 
 use acceptance::{Dependency, Hold, Marketplace, Moment, Name, a_listing, until, until_eq, until_some};
 use events::listing::Point;
-use events::{AggregateKey, Event, EventId, Fact, Listing, ListingChange, Meta};
+use events::{AggregateKey, EventId, Listing, ListingChange, Meta, NewEvent};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -311,7 +311,7 @@ async fn places_too_close_to_zero_to_be_squared_are_zero() -> anyhow::Result<()>
         trace_parent: None,
     };
     let change = ListingChange::Updated { fields: vec!["location".to_owned()] };
-    market.tell(&Event { meta, fact: Fact::Listing { change, state: Some(old) } }).await?;
+    market.publish_event(&NewEvent { meta, change: &change, state: Some(&old) }.encode()?).await?;
     market.settle().await?;
 
     let opensearch = market.link(Name::QueryApi, 0, Dependency::OpenSearch)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use events::stock::StockLevel;
-use events::{Aggregate, AggregateKey, Stock};
+use events::{Aggregate as _, AggregateKey, Listing, Stock};
 use serde_json::Value;
 use uuid::Uuid;
 use views::listing_search;
@@ -96,7 +96,7 @@ impl Marketplace {
             });
         }
         let stocks = self.stocked().await?;
-        for (key, history) in histories.iter().filter(|(key, _)| key.aggregate == Aggregate::Stock) {
+        for (key, history) in histories.iter().filter(|(key, _)| key.kind == Stock::KIND) {
             let (held, due) = (stocks.get(&key.id), last(history)?);
             faults.check(held == Some(&due), || format!("command.stock holds {held:?} of {key}, the journal ends with {due:?}"));
         }
@@ -110,7 +110,7 @@ impl Marketplace {
     ) -> anyhow::Result<()> {
         let letters = self.dead_letters().await?;
         let excused: BTreeSet<(String, Uuid)> = letters.iter().filter_map(|letter| excused(&letter.subject)).collect();
-        let listings: Vec<Uuid> = histories.keys().filter(|key| key.aggregate == Aggregate::Listing).map(|key| key.id).collect();
+        let listings: Vec<Uuid> = histories.keys().filter(|key| key.kind == Listing::KIND).map(|key| key.id).collect();
         for (id, odd) in self.odd_columns().await? {
             faults.check(false, || format!("listing_catalog holds of {id} {odd}"));
         }
@@ -125,19 +125,17 @@ impl Marketplace {
                     format!("{projection} holds {held:?} of {key}, by the journal it is {due:?}")
                 });
             };
-            match key.aggregate {
-                Aggregate::Listing => {
-                    compare(listing_search::NAME, documents.get(&key.id), &due);
-                    compare("listing_catalog", catalogue.get(&key.id), &due);
-                    if let Some(page) = self.page(key.id).await? {
-                        compare("listing_page", Some(&page), &due);
-                    }
+            if key.kind == Listing::KIND {
+                compare(listing_search::NAME, documents.get(&key.id), &due);
+                compare("listing_catalog", catalogue.get(&key.id), &due);
+                if let Some(page) = self.page(key.id).await? {
+                    compare("listing_page", Some(&page), &due);
                 }
-                Aggregate::Stock => {
-                    compare("stock_levels", levels.get(&key.id), &due);
-                    if let Some(page) = self.cached_stock(key.id).await? {
-                        compare("listing_page", Some(&page), &Held { version: due.version, state: shown(due.state)? });
-                    }
+            }
+            if key.kind == Stock::KIND {
+                compare("stock_levels", levels.get(&key.id), &due);
+                if let Some(page) = self.cached_stock(key.id).await? {
+                    compare("listing_page", Some(&page), &Held { version: due.version, state: shown(due.state)? });
                 }
             }
         }

@@ -11,3 +11,6 @@ pub mod stock_levels;
 
 // Searches.
 pub mod listing_search;
+
+// Which generation of each of them is served.
+pub mod generations;

@@ -62,12 +62,12 @@ struct Row {
 
 impl Row {
     fn read(self) -> Result<Event, Unknown> {
-        let Ok(aggregate) = self.aggregate.parse() else {
+        let Ok(kind) = self.aggregate.parse() else {
             return Err(Unknown { seq: self.seq, aggregate: self.aggregate, id: self.aggregate_id });
         };
         Ok(Event {
             seq: self.seq,
-            key: AggregateKey { aggregate, id: self.aggregate_id },
+            key: AggregateKey { kind, id: self.aggregate_id },
             version: self.version.unsigned_abs(),
             id: self.event_id,
             headers: self.headers,
@@ -159,7 +159,7 @@ pub async fn claim_without(
     bytes: i64,
 ) -> Result<Claim, Broken> {
     let (shards, after): (Vec<i16>, Vec<i64>) = floors.iter().copied().unzip();
-    let names: Vec<String> = without.iter().map(|key| key.aggregate.to_string()).collect();
+    let names: Vec<String> = without.iter().map(|key| key.kind.to_string()).collect();
     let ids: Vec<Uuid> = without.iter().map(|key| key.id).collect();
     let heads = session
         .run(async |connection| {
@@ -241,7 +241,7 @@ pub async fn from_journal(session: &mut Session, key: AggregateKey, after: u64, 
                 Row,
                 r#"select seq, aggregate, aggregate_id, version, event_id, headers::text as "headers!", body from command.events
                     where aggregate = $1 and aggregate_id = $2 and version > $3 and version < $4 order by version limit $5"#,
-                key.aggregate.as_str(),
+                key.kind.name(),
                 key.id,
                 after,
                 before,
@@ -256,7 +256,7 @@ pub async fn from_journal(session: &mut Session, key: AggregateKey, after: u64, 
 
 /// The journal's event of each of these versions, in the same order.
 pub async fn journal_ids(session: &mut Session, wanted: &[(AggregateKey, u64)]) -> Result<Vec<Option<Uuid>>, Broken> {
-    let names: Vec<String> = wanted.iter().map(|(key, _)| key.aggregate.to_string()).collect();
+    let names: Vec<String> = wanted.iter().map(|(key, _)| key.kind.to_string()).collect();
     let ids: Vec<Uuid> = wanted.iter().map(|(key, _)| key.id).collect();
     let versions: Vec<i64> = wanted.iter().map(|(_, version)| version.cast_signed()).collect();
     session

@@ -319,7 +319,7 @@ impl Lane<'_> {
 
     pub fn set_aside(&mut self, key: AggregateKey, reason: String, diverged: bool) {
         let pause = self.aside.get(&key).map_or(ASIDE_FIRST, |aside| (aside.pause * 2).min(ASIDE_LAST));
-        warn!(aggregate.name = %key.aggregate, aggregate.id = %key.id, diverged, retry_ms = pause.as_millis(), "Set {key} aside: {reason}");
+        warn!(aggregate.name = %key.kind, aggregate.id = %key.id, diverged, retry_ms = pause.as_millis(), "Set {key} aside: {reason}");
         self.aside.insert(key, SetAside { until: Instant::now() + pause, pause });
         self.plan.status.set_aside(key, Aside { shard: shard_of(key.id), diverged, reason });
     }

@@ -237,7 +237,7 @@ impl Lane<'_> {
     async fn fill_gap(&mut self, event: &Event, mut after: u64, mut expected: u64) -> Result<Option<Outcome>, Broken> {
         // A row that committed late leaves a gap as well; a loss leaves others that nobody would come across.
         self.check_nothing_lost().await?;
-        info!(aggregate.name = %event.key.aggregate, aggregate.id = %event.key.id, after, before = event.version, "Filling a gap of {} from the journal", event.key);
+        info!(aggregate.name = %event.key.kind, aggregate.id = %event.key.id, after, before = event.version, "Filling a gap of {} from the journal", event.key);
         while after + 1 < event.version {
             let missing = from_journal(&mut self.session, event.key, after, event.version).await?;
             let mut bytes = 0;

@@ -136,7 +136,7 @@ impl Status {
         let listed = |diverged: bool| -> Vec<Value> {
             let of_this_kind = known.aside.iter().filter(|(_, aside)| aside.diverged == diverged).take(LISTED);
             of_this_kind
-                .map(|(key, aside)| json!({ "aggregate": key.aggregate, "id": key.id, "shard": aside.shard, "reason": aside.reason }))
+                .map(|(key, aside)| json!({ "aggregate": key.kind, "id": key.id, "shard": aside.shard, "reason": aside.reason }))
                 .collect()
         };
         let lanes: Vec<Value> = known

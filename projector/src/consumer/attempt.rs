@@ -99,7 +99,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use events::{Aggregate, AggregateKey, Event, EventId, Fact, Meta, StockChange};
+    use events::{Aggregate as _, AggregateKey, AggregateKind, Event, EventId, Meta, NewEvent, Recorded, Stock, StockChange};
     use uuid::Uuid;
 
     use super::*;
@@ -113,7 +113,7 @@ mod tests {
 
     impl Projection for Superstitious {
         const NAME: &'static str = "superstitious";
-        const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
+        const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
         const LIMITS: Limits = Limits { events: 10, bytes: 1024, in_flight: 1, within: STORED_WITHIN };
 
         type Write = u64;
@@ -130,8 +130,8 @@ mod tests {
     }
 
     async fn outcomes(versions: &[u64]) -> Result<Vec<Outcome>, Systemic> {
-        let event = |version| Event {
-            meta: Meta {
+        let event = |version| -> Recorded {
+            let meta = Meta {
                 id: EventId::new(),
                 key: AggregateKey::stock(Uuid::now_v7()),
                 version,
@@ -139,10 +139,10 @@ mod tests {
                 caused_by: None,
                 correlation_id: None,
                 trace_parent: None,
-            },
-            fact: Fact::Stock { change: StockChange::Removed {}, state: None },
+            };
+            NewEvent::<Stock> { meta, change: &StockChange::Removed {}, state: None }.encode().unwrap()
         };
-        let chains = coalesce(versions.iter().map(|version| Delivery::of(*version, &event(*version))));
+        let chains = coalesce(versions.iter().map(|version| Delivery::of(*version, event(*version))));
         attempt(Arc::new(Superstitious), chains).await.result
     }
 

@@ -1,6 +1,6 @@
 //! A seller's own listings, drafts too; search when OpenSearch is away: `projection.listings`.
 
-use events::{Aggregate, Event, Fact, ListingId};
+use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId};
 use sqlx::PgPool;
 use uuid::Uuid;
 use views::listing_catalog::{Row, SearchText};
@@ -12,30 +12,30 @@ use crate::projection::{Limits, Outcome, Projection, Systemic};
 /// Between the texts of one array, which travels as one text. Postgres has no arrays of arrays of different lengths.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Rows are not kept per generation: a rebuild writes the same ones again, by version.
+/// Writes the rows of one generation, which are a partition of the table.
 #[derive(Clone)]
 pub struct ListingCatalog {
     db: PgPool,
+    generation: i32,
 }
 
 impl ListingCatalog {
-    pub fn new(db: PgPool) -> Self {
-        Self { db }
+    pub fn new(db: PgPool, generation: i32) -> Self {
+        Self { db, generation }
     }
 }
 
 impl Projection for ListingCatalog {
     const NAME: &'static str = "listing_catalog";
-    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
+    const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
     const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
 
     type Write = Row;
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
-        match &event.fact {
-            Fact::Listing { state: Some(listing), .. } => Ok(Row::of(listing)?),
-            Fact::Listing { state: None, .. } => Ok(Row::tombstone(ListingId(event.meta.key.id), event.meta.version)),
-            Fact::Stock { .. } => anyhow::bail!("stock is in no catalogue"),
+        match event.state::<Listing>()? {
+            Some(listing) => Ok(Row::of(&listing)?),
+            None => Ok(Row::tombstone(ListingId(event.meta.key.id), event.meta.version)),
         }
     }
 
@@ -52,12 +52,12 @@ impl Table for ListingCatalog {
     }
 
     async fn upsert(&self, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
-        upsert(&self.db, rows).await
+        upsert(&self.db, self.generation, rows).await
     }
 }
 
 /// One statement for all rows, in the order of their keys, so that two of them never wait for each other.
-async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
     fn column<'r, T>(rows: &'r [Row], of: impl Fn(&'r Row) -> T) -> Vec<T> {
         rows.iter().map(of).collect()
     }
@@ -66,9 +66,9 @@ async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
 
     sqlx::query_scalar!(
         r#"insert into projection.listings as held
-                  (id, version, deleted, seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price, currency,
+                  (generation, id, version, deleted, seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price, currency,
                    available, lat, lon, created_at, search, listing)
-           select id, version, deleted, seller_id, status, visibility, title, string_to_array(categories, $23), brand, condition,
+           select $24::integer, id, version, deleted, seller_id, status, visibility, title, string_to_array(categories, $23), brand, condition,
                   string_to_array(tags, $23), attributes, price, currency, available, lat, lon, created_at,
                   setweight(to_tsvector('simple', title_words), 'A') || setweight(to_tsvector('simple', keywords), 'B')
                       || setweight(to_tsvector('simple', description_words), 'D'),
@@ -79,7 +79,7 @@ async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
                as new (id, version, deleted, seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price,
                        currency, available, lat, lon, created_at, title_words, keywords, description_words, listing)
             order by id
-           on conflict (id) do update
+           on conflict (generation, id) do update
               set version = excluded.version, deleted = excluded.deleted, seller_id = excluded.seller_id, status = excluded.status,
                   visibility = excluded.visibility, title = excluded.title, categories = excluded.categories, brand = excluded.brand,
                   condition = excluded.condition, tags = excluded.tags, attributes = excluded.attributes, price = excluded.price,
@@ -110,6 +110,7 @@ async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
         &words(|search| &search.description) as &[Option<&str>],
         &column(rows, |row| row.listing.as_deref()) as &[Option<&str>],
         SEPARATOR,
+        generation,
     )
     .fetch_all(db)
     .await

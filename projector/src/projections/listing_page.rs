@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use events::{Aggregate, Event, Fact, ListingId, VariantId};
+use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId, Stock, VariantId};
 use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use service::redis::Redis;
 use views::listing_page::{self, GATE, Write};
@@ -50,18 +50,22 @@ impl ListingPage {
 
 impl Projection for ListingPage {
     const NAME: &'static str = listing_page::NAME;
-    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing, Aggregate::Stock];
+    const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND, Stock::KIND];
     const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: REDIS_ANSWERS_WITHIN };
 
     type Write = Write;
 
     fn render(&self, event: &Event) -> anyhow::Result<Write> {
         let (id, version) = (event.meta.key.id, event.meta.version);
-        Ok(match &event.fact {
-            Fact::Listing { state: Some(listing), .. } => Write::listing(self.generation, listing)?,
-            Fact::Listing { state: None, .. } => Write::listing_gone(self.generation, ListingId(id), version),
-            Fact::Stock { state: Some(stock), .. } => Write::stock(self.generation, stock)?,
-            Fact::Stock { state: None, .. } => Write::stock_gone(self.generation, VariantId(id), version),
+        if event.is_of::<Stock>() {
+            return Ok(match event.state::<Stock>()? {
+                Some(stock) => Write::stock(self.generation, &stock)?,
+                None => Write::stock_gone(self.generation, VariantId(id), version),
+            });
+        }
+        Ok(match event.state::<Listing>()? {
+            Some(listing) => Write::listing(self.generation, &listing)?,
+            None => Write::listing_gone(self.generation, ListingId(id), version),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use events::{Aggregate, Event, Fact, ListingId};
+use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId};
 use opensearch::{
     OpenSearch,
     http::{
@@ -69,7 +69,7 @@ impl ListingSearch {
 
 impl Projection for ListingSearch {
     const NAME: &'static str = listing_search::NAME;
-    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Listing];
+    const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
     const LIMITS: Limits = Limits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3, within: SEARCH_ANSWERS_WITHIN };
 
     /// The item's two lines of the bulk.
@@ -77,12 +77,9 @@ impl Projection for ListingSearch {
 
     fn render(&self, event: &Event) -> anyhow::Result<Vec<u8>> {
         let mut item = Vec::new();
-        match &event.fact {
-            Fact::Listing { state: Some(listing), .. } => listing_search::put(&mut item, &self.index, listing)?,
-            Fact::Listing { state: None, .. } => {
-                listing_search::put_tombstone(&mut item, &self.index, ListingId(event.meta.key.id), event.meta.version)?;
-            }
-            Fact::Stock { .. } => anyhow::bail!("stock is not searched"),
+        match event.state::<Listing>()? {
+            Some(listing) => listing_search::put(&mut item, &self.index, &listing)?,
+            None => listing_search::put_tombstone(&mut item, &self.index, ListingId(event.meta.key.id), event.meta.version)?,
         }
         Ok(item)
     }

@@ -1,6 +1,6 @@
 //! How many are left, what is low: `projection.stock_levels`.
 
-use events::{Aggregate, Event, Fact, VariantId};
+use events::{Aggregate as _, AggregateKind, Event, Stock, VariantId};
 use sqlx::PgPool;
 use uuid::Uuid;
 use views::stock_levels::Row;
@@ -9,30 +9,30 @@ use super::postgres::{Table, upsert_all};
 use crate::connections::STATEMENT_WITHIN;
 use crate::projection::{Limits, Outcome, Projection, Systemic};
 
-/// Rows are not kept per generation: a rebuild writes the same ones again, by version.
+/// Writes the rows of one generation, which are a partition of the table.
 #[derive(Clone)]
 pub struct StockLevels {
     db: PgPool,
+    generation: i32,
 }
 
 impl StockLevels {
-    pub fn new(db: PgPool) -> Self {
-        Self { db }
+    pub fn new(db: PgPool, generation: i32) -> Self {
+        Self { db, generation }
     }
 }
 
 impl Projection for StockLevels {
     const NAME: &'static str = "stock_levels";
-    const AGGREGATES: &'static [Aggregate] = &[Aggregate::Stock];
+    const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
     const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
 
     type Write = Row;
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
-        match &event.fact {
-            Fact::Stock { state: Some(stock), .. } => Ok(Row::of(stock)),
-            Fact::Stock { state: None, .. } => Ok(Row::tombstone(VariantId(event.meta.key.id), event.meta.version)),
-            Fact::Listing { .. } => anyhow::bail!("a listing has no level"),
+        match event.state::<Stock>()? {
+            Some(stock) => Ok(Row::of(&stock)),
+            None => Ok(Row::tombstone(VariantId(event.meta.key.id), event.meta.version)),
         }
     }
 
@@ -49,19 +49,20 @@ impl Table for StockLevels {
     }
 
     async fn upsert(&self, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
-        upsert(&self.db, rows).await
+        upsert(&self.db, self.generation, rows).await
     }
 }
 
 /// One statement for all rows, in the order of their keys, so that two of them never wait for each other.
-async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"insert into projection.stock_levels as held
-                  (variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at)
-           select * from unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[],
+                  (generation, variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at)
+           select $10::integer, new.* from unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[],
                                 $9::timestamptz[])
-            order by 1
-           on conflict (variant_id) do update
+               as new (variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at)
+            order by variant_id
+           on conflict (generation, variant_id) do update
               set version = excluded.version, removed = excluded.removed, listing_id = excluded.listing_id, seller_id = excluded.seller_id,
                   on_hand = excluded.on_hand, reserved = excluded.reserved, low_stock_threshold = excluded.low_stock_threshold,
                   updated_at = excluded.updated_at
@@ -76,6 +77,7 @@ async fn upsert(db: &PgPool, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
         &rows.iter().map(|row| row.reserved).collect::<Vec<_>>() as &[Option<i64>],
         &rows.iter().map(|row| row.low_stock_threshold).collect::<Vec<_>>() as &[Option<i64>],
         &rows.iter().map(|row| row.updated_at).collect::<Vec<_>>() as &[Option<chrono::DateTime<chrono::Utc>>],
+        generation,
     )
     .fetch_all(db)
     .await

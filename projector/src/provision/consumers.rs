@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use events::{
-    Aggregate,
+    AggregateKind,
     subject::{EVENTS_PREFIX, EVENTS_STREAM},
 };
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use crate::settings::Consumers;
 pub async fn provision(
     jetstream: &jetstream::Context,
     durable: &str,
-    aggregates: &[Aggregate],
+    aggregates: &[AggregateKind],
     settings: &Consumers,
 ) -> anyhow::Result<String> {
     let asked = config(durable, aggregates, settings);
@@ -41,7 +41,7 @@ pub async fn provision(
     Ok(format!("consumer {durable}: {done}"))
 }
 
-fn config(durable: &str, aggregates: &[Aggregate], settings: &Consumers) -> Map<String, Value> {
+fn config(durable: &str, aggregates: &[AggregateKind], settings: &Consumers) -> Map<String, Value> {
     let filters: Vec<String> = aggregates.iter().map(|aggregate| format!("{EVENTS_PREFIX}.{aggregate}.*")).collect();
     let (filter, value) = match filters.as_slice() {
         [one] => ("filter_subject", json!(one)),

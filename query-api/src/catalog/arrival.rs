@@ -1,6 +1,6 @@
 //! Waits until `projection.listings` has what a caller has seen.
 
-use events::Aggregate;
+use events::{Aggregate as _, Listing};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -12,7 +12,7 @@ pub async fn wait_for<E>(app: &App, consistency: &Consistency) -> Result<Freshne
 where
     E: From<NotYet> + From<Unanswered>,
 {
-    let seen = consistency.entries().iter().filter(|(key, _)| key.aggregate == Aggregate::Listing);
+    let seen = consistency.entries().iter().filter(|(key, _)| key.kind == Listing::KIND);
     let (ids, versions): (Vec<Uuid>, Vec<i64>) = seen.map(|(key, version)| (key.id, version.cast_signed())).unzip();
     if ids.is_empty() {
         return Ok(Freshness::Fresh);

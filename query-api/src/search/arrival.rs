@@ -3,7 +3,7 @@
 //! A document can be read by its id at once, but is found only after a refresh that started after it was written. So: look
 //! until every document is there, then have the index refreshed; one refresh serves all who wait for one.
 
-use events::Aggregate;
+use events::{Aggregate as _, Listing};
 use opensearch::indices::IndicesRefreshParts;
 use opensearch::{MgetParts, OpenSearch};
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::opensearch::OPENSEARCH;
 
 /// Of what the caller has seen only the listings matter: the index takes nothing from other aggregates.
 pub async fn wait_for(app: &App, consistency: &Consistency) -> Result<Freshness, SearchError> {
-    let seen = consistency.entries().iter().filter(|(key, _)| key.aggregate == Aggregate::Listing);
+    let seen = consistency.entries().iter().filter(|(key, _)| key.kind == Listing::KIND);
     let seen: Vec<(Uuid, u64)> = seen.map(|(key, version)| (key.id, *version)).collect();
     if seen.is_empty() {
         return Ok(Freshness::Fresh);

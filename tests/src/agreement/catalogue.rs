@@ -9,7 +9,7 @@ use views::listing_catalog::Row;
 use crate::marketplace::Marketplace;
 
 /// The columns that are compared as JSON; a price as text, because it is told apart by its digits.
-const COLUMNS: &str = "select id, created_at, lat, lon, to_jsonb(l) - '{id,version,deleted,listing,search,created_at,lat,lon}'::text[] \
+const COLUMNS: &str = "select id, created_at, lat, lon, to_jsonb(l) - '{generation,id,version,deleted,listing,search,created_at,lat,lon}'::text[] \
                            || jsonb_build_object('price', price::text) \
                          from projection.listings l where not deleted";
 /// The words of a row, made anew of the same text.

@@ -33,7 +33,7 @@ impl Marketplace {
         let select = "select aggregate, aggregate_id, version, event_id, type, body from command.events order by seq";
         let rows: Vec<Row> = sqlx::query_as(select).fetch_all(&self.postgres.pool).await?;
         let entry = |(aggregate, id, version, event_id, event_type, body): Row| {
-            let key = AggregateKey { aggregate: aggregate.parse()?, id };
+            let key = AggregateKey { kind: aggregate.parse()?, id };
             let body = serde_json::from_slice(&body).with_context(|| format!("{key} v{version} is not JSON"))?;
             Ok(JournalEntry { key, version: u64::try_from(version)?, event_id, event_type, body })
         };

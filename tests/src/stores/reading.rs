@@ -4,7 +4,7 @@
 //! answer, and a projection that is late makes the question wait instead of the scenario.
 
 use events::stock::StockLevel;
-use events::{Aggregate, AggregateKey, ConsistencyToken, Listing, ListingId, VariantId};
+use events::{Aggregate as _, AggregateKey, ConsistencyToken, Listing, ListingId, VariantId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ impl Marketplace {
         let mut written = Vec::new();
         for key in keys {
             let select = "select max(version) from command.events where aggregate = $1 and aggregate_id = $2";
-            let query = sqlx::query_scalar(select).bind(key.aggregate.as_str()).bind(key.id);
+            let query = sqlx::query_scalar(select).bind(key.kind.name()).bind(key.id);
             let version: Option<i64> = query.fetch_one(&self.postgres.pool).await?;
             if let Some(version) = version {
                 written.push((*key, u64::try_from(version)?));
@@ -46,7 +46,7 @@ impl Marketplace {
     /// The ids that a list or a search with these parameters answers with, in its order.
     pub async fn found_by(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Vec<ListingId>> {
         let select = "select aggregate_id from command.events where aggregate = $1 order by seq desc limit 1";
-        let query = sqlx::query_scalar(select).bind(Aggregate::Listing.as_str());
+        let query = sqlx::query_scalar(select).bind(Listing::KIND.name());
         let newest: Option<Uuid> = query.fetch_optional(&self.postgres.pool).await?;
         let token = self.token_for(newest.map(AggregateKey::listing).as_slice()).await?;
         let question = reqwest::Url::parse_with_params(&self.query_api()?.url(path)?, parameters)?;

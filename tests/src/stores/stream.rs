@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use events::envelope::header;
-use events::{AggregateKey, Event};
+use events::{AggregateKey, Recorded};
 use futures_util::StreamExt as _;
 
 use crate::marketplace::Marketplace;
@@ -85,13 +85,13 @@ impl Marketplace {
     }
 
     /// Publishes an event that no command made.
-    pub async fn tell(&self, event: &Event) -> anyhow::Result<()> {
-        let recorded = event.encode()?;
+    pub async fn publish_event(&self, recorded: &Recorded) -> anyhow::Result<()> {
         let mut headers = HeaderMap::new();
         for (name, value) in recorded.headers.iter().filter(|(name, _)| *name != header::MESSAGE_ID) {
             headers.insert(name.as_str(), value.as_str());
         }
-        let stored = self.nats.jetstream().publish_with_headers(recorded.key.subject(), headers, recorded.body).await?.await?;
+        let stored =
+            self.nats.jetstream().publish_with_headers(recorded.key.subject(), headers, recorded.body.clone()).await?.await?;
         anyhow::ensure!(!stored.duplicate, "the broker took {} for a duplicate", recorded.key);
         Ok(())
     }

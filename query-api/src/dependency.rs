@@ -1,107 +1,108 @@
-//! How a store is asked: no longer than it may take, and not at all while its breaker is open.
+//! Calls a store with a timeout, and not at all while its circuit breaker is open.
 
 use std::time::Duration;
 
 use service::metrics::Errors;
-use service::problem::{Kind, Refusal};
+use service::problem::{Chain, Kind, Refusal};
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::breaker::Breaker;
 
-/// A store that may be away.
+/// A store that may be unavailable.
 #[derive(Debug)]
 pub struct Dependency {
     name: &'static str,
     breaker: Breaker,
-    /// `None` if its client keeps a bound of its own.
-    within: Option<Duration>,
+    /// `None` if the client has a timeout of its own.
+    timeout: Option<Duration>,
     errors: Errors,
 }
 
-/// What a store's failure says about it.
+/// What a failed call says about the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is away, or in no state to answer anyone.
+pub enum FailureClass {
+    /// The store is unavailable, or unable to answer anyone.
     Outage,
-    /// It answered; it could not make sense of the question.
-    Refusal,
-    /// It ended a question that took it too long, which says nothing about it: one caller's hard question must not close it
-    /// for everyone.
-    CutShort,
+    /// The store answered that it cannot process this call.
+    Rejection,
+    /// The store canceled a call that took too long. This says nothing about the store: one expensive question must not open the
+    /// breaker for everyone.
+    Canceled,
 }
 
 impl Dependency {
-    #[must_use]
-    pub fn new(name: &'static str, breaker: Breaker, within: Option<Duration>, errors: Errors) -> Self {
-        Self { name, breaker, within, errors }
+    pub fn new(name: &'static str, breaker: Breaker, timeout: Option<Duration>, errors: Errors) -> Self {
+        Self { name, breaker, timeout, errors }
     }
 
-    /// Asks, and judges the breaker by the outcome.
-    pub async fn ask<T, E>(
+    /// Makes a call and tells the breaker how it ended.
+    pub async fn call<T, E>(
         &self,
-        question: impl Future<Output = Result<T, E>>,
-        verdict: impl FnOnce(&E) -> Verdict,
-    ) -> Result<T, Unanswered>
+        call: impl Future<Output = Result<T, E>>,
+        classify: impl FnOnce(&E) -> FailureClass,
+    ) -> Result<T, StoreError>
     where
         E: Into<anyhow::Error>,
     {
-        let permit = self.breaker.permit().ok_or(Unanswered::Away(self.name))?;
-        let outcome = match self.within {
-            Some(within) => timeout(within, question).await.map_err(|_| within),
-            None => Ok(question.await),
+        let name = self.name;
+        let permit = self.breaker.permit().ok_or(StoreError::Unavailable(name))?;
+        let outcome = match self.timeout {
+            Some(limit) => timeout(limit, call).await.map_err(|_| limit),
+            None => Ok(call.await),
         };
         let failed = match outcome {
             Ok(Ok(answer)) => {
                 permit.answered();
                 return Ok(answer);
             }
-            Ok(Err(error)) => match verdict(&error) {
-                Verdict::Refusal => {
+            Ok(Err(error)) => match classify(&error) {
+                FailureClass::Rejection => {
                     permit.answered();
-                    self.errors.count(self.name, "refused");
-                    return Err(Unanswered::Refused { name: self.name, source: error.into() });
+                    self.errors.count(name, "refused");
+                    return Err(StoreError::Rejected { name, source: error.into() });
                 }
-                Verdict::CutShort => {
-                    self.errors.count(self.name, "timeout");
-                    return Err(Unanswered::CutShort { name: self.name, source: error.into() });
+                FailureClass::Canceled => {
+                    self.errors.count(name, "timeout");
+                    return Err(StoreError::Canceled { name, source: error.into() });
                 }
-                Verdict::Outage => {
-                    self.errors.count(self.name, "failed");
-                    Unanswered::Failed { name: self.name, source: error.into() }
+                FailureClass::Outage => {
+                    self.errors.count(name, "failed");
+                    StoreError::Failed { name, source: error.into() }
                 }
             },
-            Err(within) => {
-                self.errors.count(self.name, "timeout");
-                Unanswered::Late { name: self.name, within }
+            Err(limit) => {
+                self.errors.count(name, "timeout");
+                StoreError::Timeout { name, limit }
             }
         };
         permit.failed();
-        debug!(dependency = self.name, error = %service::problem::Chain(&failed), "A question was not answered: {failed}");
+        debug!(dependency = name, error = %Chain(&failed), "A call failed: {failed}");
         Err(failed)
     }
 }
 
 /// Why a store gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Unanswered {
-    #[error("{0} is away")]
-    Away(&'static str),
-    #[error("{name} is away")]
+pub enum StoreError {
+    /// The circuit breaker is open.
+    #[error("{0} is unavailable")]
+    Unavailable(&'static str),
+    #[error("{name} is unavailable")]
     Failed { name: &'static str, source: anyhow::Error },
-    #[error("{name} did not answer within {} ms", within.as_millis())]
-    Late { name: &'static str, within: Duration },
+    #[error("{name} did not answer within {} ms", limit.as_millis())]
+    Timeout { name: &'static str, limit: Duration },
     #[error("{name} took too long")]
-    CutShort { name: &'static str, source: anyhow::Error },
-    #[error("{name} refused the question")]
-    Refused { name: &'static str, source: anyhow::Error },
+    Canceled { name: &'static str, source: anyhow::Error },
+    #[error("{name} rejected the request")]
+    Rejected { name: &'static str, source: anyhow::Error },
 }
 
-impl Refusal for Unanswered {
+impl Refusal for StoreError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Away(_) | Self::Failed { .. } | Self::Late { .. } | Self::CutShort { .. } => Kind::Unavailable,
-            Self::Refused { .. } => Kind::Internal,
+            Self::Unavailable(_) | Self::Failed { .. } | Self::Timeout { .. } | Self::Canceled { .. } => Kind::Unavailable,
+            Self::Rejected { .. } => Kind::Internal,
         }
     }
 }

@@ -32,8 +32,8 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
             async move { app.readiness().await }
         },
         move || {
-            let (generation, pages_kept) = (told.generations.listing_page(), told.pages.is_used());
-            async move { json!({ "generations": { "listing_page": generation }, "pages_kept": pages_kept }) }
+            let (generations, pages_kept) = (told.generations.status(), told.pages.is_used());
+            async move { json!({ "generations": generations, "pages_kept": pages_kept }) }
         },
     );
     let lifecycle = ops.lifecycle();
@@ -44,16 +44,17 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
         redis = settings.redis.shown(),
         opensearch = settings.opensearch.shown(),
         nats = settings.nats.shown(),
-        "Answers from what is at these addresses, as far as it is there"
+        "Answers from the stores at these addresses, as far as they are available"
     );
 
+    app.generations.refresh(&app.database, &app.redis).await;
     let operations = tokio::spawn(ops.serve(ops_port, stopped.clone()));
     let mut tasks = Tasks::new();
     let routes = http::routes(app.clone(), lifecycle.clone());
     tasks.spawn("http", serve::serve(http_port, routes, lifecycle.clone(), Drain::default(), stop.clone()));
     tasks.spawn("generations", {
         let (app, stop) = (app.clone(), stop.clone());
-        async move { app.generations.follow(&app.database, stop).await }
+        async move { app.generations.follow(&app.database, &app.redis, stop).await }
     });
     tasks.spawn("invalidations", {
         let (nats, pages, stop) = (settings.nats.clone(), Arc::clone(&app.pages), stop.clone());

@@ -13,6 +13,8 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use uuid::Uuid;
 
+/// The projection's name.
+pub const NAME: &str = "listing_catalog";
 /// A btree entry holds about 2.7 kB; a title of 300 characters always fits.
 const INDEXED_TITLE_MAX: usize = 2_000;
 /// Longest category, tag or attribute value that can be filtered by, in characters. Longer ones are only shown. The search index has

@@ -5,6 +5,9 @@ use chrono::{DateTime, Utc};
 use events::{ListingId, Stock, UserId, VariantId, stock::StockLevel};
 use uuid::Uuid;
 
+/// The projection's name.
+pub const NAME: &str = "stock_levels";
+
 /// A row of `projection.stock_levels`. A removed stock leaves a tombstone, so that an older event cannot
 /// bring it back.
 #[derive(Debug, Clone, PartialEq, Eq)]

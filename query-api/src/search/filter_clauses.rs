@@ -1,34 +1,34 @@
-//! Filters as clauses of OpenSearch: which listings are looked at, whatever the words.
+//! Filters as OpenSearch clauses.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde_json::{Value, json};
 use views::listing_search::field;
 
-use super::clause::{filtered, object};
 use super::facets::Facet;
+use super::query::{filtered, object};
 use crate::filters::{Area, Filters, Near, PriceRange};
 use crate::visibility::Scope;
 
-/// Prices are indexed in thousandths, and OpenSearch rounds a bound to the nearest: what lies between two must be rounded
-/// here, to the side that is meant.
+/// Prices are indexed in thousandths, and OpenSearch rounds a bound to the nearest one. Bounds are rounded here first, in the
+/// direction that keeps their meaning.
 const PRICE_DIGITS: u32 = 3;
 
-/// Filters by when they are applied.
+/// The filters of a search, by where they apply.
 #[derive(Debug, Default)]
-pub struct Narrowing {
-    /// To everything, the counts of facets included.
-    pub before_counting: Vec<Value>,
-    /// What a wanted facet is about: to the hits, and to the counts of the other facets.
-    pub after_counting: Vec<(Facet, Value)>,
+pub struct FilterClauses {
+    /// Apply to hits and to all counts of facets.
+    pub query: Vec<Value>,
+    /// Apply to hits, and to the counts of other facets than the one that each belongs to.
+    pub post: Vec<(Facet, Value)>,
 }
 
-impl Narrowing {
+impl FilterClauses {
     pub fn of(filters: &Filters, scope: Scope, facets: &[Facet]) -> Self {
-        let mut narrowing = Self { before_counting: visible(scope), after_counting: Vec::new() };
+        let mut clauses = Self { query: visible(scope), post: Vec::new() };
         let Filters { sellers, statuses, categories, brands, conditions, tags, price, currencies, available, attributes, places } =
             filters;
 
-        let always = &mut narrowing.before_counting;
+        let always = &mut clauses.query;
         always.extend(any_of(field::SELLER, sellers));
         always.extend(any_of(field::STATUS, statuses));
         always.extend(any_of(field::TAGS, tags));
@@ -39,27 +39,27 @@ impl Narrowing {
             always.push(json!({"bool": {"should": places.areas.iter().map(inside).collect::<Vec<_>>()}}));
         }
 
-        let mut about = |facet: Facet, filter: Option<Value>| {
+        let mut of = |facet: Facet, filter: Option<Value>| {
             let Some(filter) = filter else { return };
-            if facets.iter().any(|wanted| wanted.is(&facet)) {
-                narrowing.after_counting.push((facet, filter));
+            if facets.iter().any(|requested| requested.is(&facet)) {
+                clauses.post.push((facet, filter));
             } else {
-                narrowing.before_counting.push(filter);
+                clauses.query.push(filter);
             }
         };
-        about(Facet::Category, any_of(field::CATEGORIES, categories));
-        about(Facet::Brand, any_of(field::BRAND_WHOLE, brands));
-        about(Facet::Condition, any_of(field::CONDITION, conditions));
-        about(Facet::Price, price.map(between));
+        of(Facet::Category, any_of(field::CATEGORIES, categories));
+        of(Facet::Brand, any_of(field::BRAND_WHOLE, brands));
+        of(Facet::Condition, any_of(field::CONDITION, conditions));
+        of(Facet::Price, price.map(between));
         for (name, values) in attributes {
-            about(Facet::Attribute { shown: String::new(), name: name.clone() }, Some(with_attribute(name, values)));
+            of(Facet::Attribute { requested: String::new(), name: name.clone() }, Some(with_attribute(name, values)));
         }
-        narrowing
+        clauses
     }
 
-    /// The filters that come after counting, as one clause.
+    /// The `post_filter` of the request.
     pub fn post_filter(&self) -> Option<Value> {
-        let filters: Vec<_> = self.after_counting.iter().map(|(_, filter)| filter.clone()).collect();
+        let filters: Vec<_> = self.post.iter().map(|(_, filter)| filter.clone()).collect();
         (!filters.is_empty()).then(|| filtered(filters))
     }
 }
@@ -112,10 +112,10 @@ fn near(Near { point, radius_metres }: Near) -> Value {
     }
 }
 
-/// The index keeps a point a little further south and west than it is, by less than this many degrees (a centimetre).
+/// Degrees (a centimetre) by which the index may round a point down, to the south and west.
 const ROUNDED_DOWN_BY: f64 = 1e-7;
 
-/// With its edges.
+/// Matches points in the box, edges included.
 fn inside(Area { west, south, east, north }: &Area) -> Value {
     let (west, south) = ((west - ROUNDED_DOWN_BY).max(-180.0), (south - ROUNDED_DOWN_BY).max(-90.0));
     json!({"geo_bounding_box": {field::POINT: {
@@ -125,30 +125,36 @@ fn inside(Area { west, south, east, north }: &Area) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use service::http::Parameters;
+    use events::listing::Condition;
 
     use super::*;
-
-    fn narrowing(query: &str, facets: &str) -> Narrowing {
-        let filters = Filters::take_for_search(&mut Parameters::parse(query).unwrap()).unwrap();
-        let facets = if facets.is_empty() { Vec::new() } else { Facet::read_all(&[facets.to_owned()]).unwrap() };
-        Narrowing::of(&filters, Scope::Public, &facets)
-    }
+    use crate::filters::attribute_filters;
 
     #[test]
     fn only_what_a_wanted_facet_is_about_waits_until_it_is_counted() {
-        let narrowing = narrowing("brand=Sony&condition=new&attr.Color=red&attr.size=1", "brand,attr.COLOR");
-        let waiting: Vec<_> = narrowing.after_counting.iter().map(|(about, _)| about.clone()).collect();
-        assert!(matches!(&waiting[..], [Facet::Brand, Facet::Attribute { name, .. }] if name == "color"), "{waiting:?}");
-        assert_eq!(narrowing.before_counting.len(), visible(Scope::Public).len() + 2);
-        assert!(narrowing.post_filter().is_some());
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let filters = Filters {
+            brands: vec!["Sony".to_owned()],
+            conditions: vec![Condition::New],
+            attributes: attribute_filters(vec![pair("Color", "red"), pair("size", "1")]).unwrap(),
+            ..Filters::default()
+        };
+        let facets = Facet::list(&["brand,attr.COLOR".to_owned()]).unwrap();
+        let clauses = FilterClauses::of(&filters, Scope::Public, &facets);
+        let post: Vec<_> = clauses.post.iter().map(|(of, _)| of.clone()).collect();
+        assert!(matches!(&post[..], [Facet::Brand, Facet::Attribute { name, .. }] if name == "color"), "{post:?}");
+        assert_eq!(clauses.query.len(), visible(Scope::Public).len() + 2);
+        assert!(clauses.post_filter().is_some());
     }
 
     #[test]
     fn a_bound_of_a_price_is_a_price_of_the_index() {
-        let range = |query| narrowing(query, "").before_counting.pop().unwrap()["range"][field::PRICE].clone();
-        assert_eq!(range("price_min=49.9&price_max=100"), json!({"gte": "49.9", "lte": "100"}));
-        assert_eq!(range("price_min=0.0001"), json!({"gte": "0.001"}), "a price of 0 is below it");
-        assert_eq!(range("price_max=0.0009"), json!({"lte": "0.000"}), "a price of 0.001 is above it");
+        let range = |min: Option<&str>, max: Option<&str>| {
+            let [min, max] = [min, max].map(|bound| bound.map(|bound| bound.parse().unwrap()));
+            between(PriceRange { min, max })["range"][field::PRICE].clone()
+        };
+        assert_eq!(range(Some("49.9"), Some("100")), json!({"gte": "49.9", "lte": "100"}));
+        assert_eq!(range(Some("0.0001"), None), json!({"gte": "0.001"}), "a price of 0 is below it");
+        assert_eq!(range(None, Some("0.0009")), json!({"lte": "0.000"}), "a price of 0.001 is above it");
     }
 }

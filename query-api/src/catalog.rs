@@ -10,7 +10,7 @@ use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use self::order::PageStart;
+use self::order::ResumePoint;
 use crate::app::App;
 use crate::consistency::{AfterPause, Consistency, Freshness, NotVisibleYet};
 use crate::cursor::CursorError;
@@ -22,7 +22,7 @@ use crate::visibility::Scope;
 /// Hits are counted up to this number: counting all of a million would take longer than finding a page of them.
 const COUNT_MAX: i64 = 10_000;
 
-/// A query for one page of the catalog.
+/// A query for one result page of the catalog.
 #[derive(Debug, Clone, Copy)]
 pub struct CatalogQuery<'a> {
     pub generation: i32,
@@ -36,9 +36,9 @@ pub struct CatalogQuery<'a> {
     pub limit: usize,
 }
 
-/// A page of the catalog.
+/// One result page of the catalog.
 #[derive(Debug)]
-pub struct CatalogPage {
+pub struct CatalogResult {
     pub rows: Vec<CatalogRow>,
     /// The sort keys of the last item, if there are more after it.
     pub next: Option<Vec<String>>,
@@ -59,9 +59,9 @@ pub enum CatalogError {
     Store(#[from] StoreError),
 }
 
-/// Finds one page. `operation` names the statement in metrics.
-pub async fn find(app: &App, operation: &'static str, query: &CatalogQuery<'_>) -> Result<CatalogPage, CatalogError> {
-    let after = query.after.map(|keys| PageStart::parse(query.sort, keys)).transpose()?;
+/// Finds one result page. `operation` names the statement in metrics.
+pub async fn find(app: &App, operation: &'static str, query: &CatalogQuery<'_>) -> Result<CatalogResult, CatalogError> {
+    let after = query.after.map(|keys| ResumePoint::parse(query.sort, keys)).transpose()?;
     let mut statement =
         QueryBuilder::<Postgres>::new("select listing, score from (select id, listing, title, price, created_at, ");
     order::push_score(&mut statement, query);
@@ -89,7 +89,7 @@ pub async fn find(app: &App, operation: &'static str, query: &CatalogQuery<'_>) 
     let more = rows.len() > query.limit;
     rows.truncate(query.limit);
     let next = if more { rows.last().map(|row| order::keys(query.sort, row)) } else { None };
-    Ok(CatalogPage { rows, next })
+    Ok(CatalogResult { rows, next })
 }
 
 /// Counts all matching listings up to [`COUNT_MAX`]; and says whether the count is exact.

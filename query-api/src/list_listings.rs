@@ -10,10 +10,10 @@ use crate::consistency::{Consistency, Freshness, NotVisibleYet};
 use crate::cursor::{Backend, Cursor, CursorError, Stage, fingerprint};
 use crate::dependency::StoreError;
 use crate::filters::Filters;
-use crate::question::{PageRequest, QuestionError, Sort};
+use crate::question::{Paging, QuestionError, Sort};
 use crate::visibility::{self, Audience, Scope, Viewer};
 
-/// A checked question for one page of a list.
+/// A checked question for one result page of a list.
 #[derive(Debug)]
 pub struct ListQuestion {
     criteria: ListCriteria,
@@ -23,16 +23,16 @@ pub struct ListQuestion {
     fingerprint: String,
 }
 
-/// What must stay the same from page to page. Its serialized form is part of cursors: see [`fingerprint`].
+/// What must stay the same from one result page to the next. Its serialized form is part of cursors: see [`fingerprint`].
 #[derive(Debug, Serialize)]
 struct ListCriteria {
     filters: Filters,
     sort: Sort,
 }
 
-/// A page of a list, for one viewer.
+/// One result page of a list, for one viewer.
 #[derive(Debug)]
-pub struct ListedPage {
+pub struct ListResult {
     pub listings: Vec<Listing>,
     /// Continues after the last listing; `None` if there are no more.
     pub next: Option<Cursor>,
@@ -70,22 +70,22 @@ impl Refusal for ListError {
 }
 
 impl ListQuestion {
-    pub fn new(viewer: Viewer, filters: Filters, page: &PageRequest) -> Result<Self, QuestionError> {
+    pub fn new(viewer: Viewer, filters: Filters, paging: &Paging) -> Result<Self, QuestionError> {
         let mut filters = filters.checked()?;
-        let sort = page.checked_sort(Sort::OF_LISTS)?;
+        let sort = paging.checked_sort(Sort::OF_LISTS)?;
         if sort.compares_prices() {
             filters.compare_prices();
         }
-        let limit = page.checked_limit()?;
+        let limit = paging.checked_limit()?;
         let scope = visibility::in_list(viewer, &filters.sellers);
         let criteria = ListCriteria { filters, sort };
         let fingerprint = fingerprint(&criteria)?;
-        let after = page.cursor.as_ref().map(|text| Cursor::decode(text, &fingerprint)).transpose()?;
+        let after = paging.cursor.as_ref().map(|text| Cursor::decode(text, &fingerprint)).transpose()?;
         Ok(Self { criteria, scope, limit, after, fingerprint })
     }
 }
 
-pub async fn list_listings(app: &App, question: &ListQuestion, consistency: &Consistency) -> Result<ListedPage, ListError> {
+pub async fn list_listings(app: &App, question: &ListQuestion, consistency: &Consistency) -> Result<ListResult, ListError> {
     if let Some(cursor) = &question.after {
         cursor.continues(Backend::List)?;
     }
@@ -100,14 +100,14 @@ pub async fn list_listings(app: &App, question: &ListQuestion, consistency: &Con
         after: question.after.as_ref().map(|cursor| cursor.keys.as_slice()),
         limit: question.limit,
     };
-    let page = catalog::find(app, "list_listings", &query).await?;
-    let next = page.next.map(|keys| Cursor {
+    let found = catalog::find(app, "list_listings", &query).await?;
+    let next = found.next.map(|keys| Cursor {
         backend: Backend::List,
         stage: Stage::Strict,
         keys,
         fingerprint: question.fingerprint.clone(),
         point_in_time: None,
     });
-    let listings = page.rows.into_iter().map(|row| row.listing).collect();
-    Ok(ListedPage { listings, next, audience: question.scope.audience(), freshness })
+    let listings = found.rows.into_iter().map(|row| row.listing).collect();
+    Ok(ListResult { listings, next, audience: question.scope.audience(), freshness })
 }

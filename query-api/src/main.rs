@@ -37,6 +37,7 @@ mod settings;
 use std::process::ExitCode;
 
 use service::ops::healthcheck;
+use service::program::exit_code;
 use service::stdout::tell;
 
 use crate::settings::{Role, Settings};
@@ -48,11 +49,5 @@ async fn main() -> ExitCode {
         Role::Healthcheck(ops) => healthcheck(ops.ops_addr).await,
         Role::Version => tell(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("query-api: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("query-api", outcome)
 }

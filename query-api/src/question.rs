@@ -1,13 +1,13 @@
-//! What every question for many listings has: an order, a page size and a cursor; and why a question is refused.
+//! What every question for many listings has: an order, a limit and a cursor; and why a question is refused.
 
 use serde::Serialize;
 use service::problem::{Kind, Refusal};
 
 use crate::cursor::CursorError;
 
-/// Items on a page unless the question says otherwise.
-pub const PAGE_SIZE: usize = 20;
-pub const PAGE_SIZE_MAX: usize = 100;
+/// Items on a result page unless the question says otherwise.
+pub const LIMIT_DEFAULT: usize = 20;
+pub const LIMIT_MAX: usize = 100;
 
 /// The order of listings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,16 +52,16 @@ impl Sort {
     }
 }
 
-/// Which page of an answer is wanted. `None` stands for the default.
+/// Which result page is wanted, in which order. `None` stands for the default.
 #[derive(Debug, Default)]
-pub struct PageRequest {
+pub struct Paging {
     pub sort: Option<Sort>,
     pub limit: Option<usize>,
-    /// The text of a cursor, as the page before gave it.
+    /// The text of a cursor, as the result page before gave it.
     pub cursor: Option<String>,
 }
 
-impl PageRequest {
+impl Paging {
     /// The order, if it is one of the `possible`.
     pub fn checked_sort(&self, possible: &'static [Sort]) -> Result<Sort, QuestionError> {
         let sort = self.sort.or(possible.first().copied());
@@ -69,8 +69,8 @@ impl PageRequest {
     }
 
     pub fn checked_limit(&self) -> Result<usize, QuestionError> {
-        let limit = self.limit.unwrap_or(PAGE_SIZE);
-        if (1..=PAGE_SIZE_MAX).contains(&limit) { Ok(limit) } else { Err(QuestionError::Limit) }
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(QuestionError::Limit) }
     }
 }
 
@@ -81,7 +81,7 @@ pub enum QuestionError {
     Sort(&'static [Sort]),
     #[error("The parameter sort can be distance only together with near")]
     DistanceWithoutPoint,
-    #[error("The parameter limit must be from 1 to {PAGE_SIZE_MAX}")]
+    #[error("The parameter limit must be from 1 to {LIMIT_MAX}")]
     Limit,
     #[error("The parameter {name} may have at most {most} values")]
     TooManyValues { name: &'static str, most: usize },
@@ -125,12 +125,12 @@ mod tests {
 
     #[test]
     fn a_question_is_sorted_by_what_it_can_be() {
-        assert_eq!(PageRequest::default().checked_sort(Sort::OF_LISTS).unwrap(), Sort::Newest);
+        assert_eq!(Paging::default().checked_sort(Sort::OF_LISTS).unwrap(), Sort::Newest);
         assert_eq!(Sort::from_name("distance", Sort::OF_SEARCHES).unwrap(), Sort::Distance);
         for bad in ["distance", "-title", "", "price desc", "created_at"] {
             assert!(Sort::from_name(bad, Sort::OF_LISTS).is_err(), "{bad}");
         }
-        let by_distance = PageRequest { sort: Some(Sort::Distance), ..PageRequest::default() };
+        let by_distance = Paging { sort: Some(Sort::Distance), ..Paging::default() };
         assert!(
             by_distance.checked_sort(Sort::OF_LISTS).is_err(),
             "a transport may also send an order that is typed, but not possible"
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn a_page_has_a_size() {
-        let limit = |limit| PageRequest { limit: Some(limit), ..PageRequest::default() }.checked_limit();
-        assert_eq!((limit(1).unwrap(), limit(PAGE_SIZE_MAX).unwrap()), (1, PAGE_SIZE_MAX));
-        assert!(limit(0).is_err() && limit(PAGE_SIZE_MAX + 1).is_err());
+        let limit = |limit| Paging { limit: Some(limit), ..Paging::default() }.checked_limit();
+        assert_eq!((limit(1).unwrap(), limit(LIMIT_MAX).unwrap()), (1, LIMIT_MAX));
+        assert!(limit(0).is_err() && limit(LIMIT_MAX + 1).is_err());
     }
 }

@@ -33,7 +33,7 @@ use crate::consistency::{Consistency, Freshness, NotVisibleYet};
 use crate::cursor::{Backend, Cursor, CursorError, Stage, fingerprint};
 use crate::dependency::StoreError;
 use crate::filters::Filters;
-use crate::question::{PageRequest, QuestionError, Sort};
+use crate::question::{Paging, QuestionError, Sort};
 use crate::visibility::IN_SEARCH;
 
 /// A strict search with fewer hits is repeated loosely.
@@ -47,10 +47,10 @@ pub struct SearchRequest {
     /// The names of facets.
     pub facets: Vec<String>,
     pub highlight: bool,
-    pub page: PageRequest,
+    pub paging: Paging,
 }
 
-/// A checked question for one page of a search.
+/// A checked question for one result page of a search.
 #[derive(Debug)]
 pub struct SearchQuestion {
     criteria: SearchCriteria,
@@ -61,7 +61,7 @@ pub struct SearchQuestion {
     fingerprint: String,
 }
 
-/// What must stay the same from page to page. Its serialized form is part of cursors: see [`fingerprint`].
+/// What must stay the same from one result page to the next. Its serialized form is part of cursors: see [`fingerprint`].
 #[derive(Debug, Serialize)]
 struct SearchCriteria {
     words: Option<Words>,
@@ -69,9 +69,9 @@ struct SearchCriteria {
     sort: Sort,
 }
 
-/// One page of a search, from whichever store answered.
+/// One result page of a search, from whichever store answered.
 #[derive(Debug)]
-pub struct FoundPage {
+pub struct SearchResult {
     pub items: Vec<FoundItem>,
     pub total: Total,
     pub facets: FacetCounts,
@@ -150,7 +150,7 @@ impl SearchQuestion {
         let mut filters = request.filters.checked()?;
         let words = Words::new(&request.words)?;
         let facets = Facet::list(&request.facets)?;
-        let mut sort = request.page.checked_sort(Sort::OF_SEARCHES)?;
+        let mut sort = request.paging.checked_sort(Sort::OF_SEARCHES)?;
         if sort == Sort::Distance && filters.places.near.is_none() {
             return Err(QuestionError::DistanceWithoutPoint);
         }
@@ -161,10 +161,10 @@ impl SearchQuestion {
         if sort.compares_prices() || facets.contains(&Facet::Price) {
             filters.compare_prices();
         }
-        let limit = request.page.checked_limit()?;
+        let limit = request.paging.checked_limit()?;
         let criteria = SearchCriteria { words, filters, sort };
         let fingerprint = fingerprint(&criteria)?;
-        let after = request.page.cursor.map(|text| Cursor::decode(&text, &fingerprint)).transpose()?;
+        let after = request.paging.cursor.map(|text| Cursor::decode(&text, &fingerprint)).transpose()?;
         Ok(Self { criteria, facets, highlight: request.highlight, limit, after, fingerprint })
     }
 
@@ -173,7 +173,7 @@ impl SearchQuestion {
     }
 
     /// Whether a loose search may find more.
-    fn is_worth_loosening(&self, found: &FoundPage) -> bool {
+    fn is_worth_loosening(&self, found: &SearchResult) -> bool {
         self.criteria.words.is_some()
             && self.criteria.sort == Sort::Relevance
             && self.after.is_none()
@@ -182,7 +182,7 @@ impl SearchQuestion {
 }
 
 /// Answers from OpenSearch, or from Postgres while OpenSearch is unavailable.
-pub async fn search(app: &App, question: &SearchQuestion, consistency: &Consistency) -> Result<FoundPage, SearchError> {
+pub async fn search(app: &App, question: &SearchQuestion, consistency: &Consistency) -> Result<SearchResult, SearchError> {
     let failed = match search_index(app, question, consistency).await {
         Err(error @ (SearchError::Store(_) | SearchError::Unparsable(_))) => error,
         answered => return answered,
@@ -195,7 +195,7 @@ pub async fn search(app: &App, question: &SearchQuestion, consistency: &Consiste
     fallback::find(app, generation, question, IN_SEARCH, freshness).await
 }
 
-async fn search_index(app: &App, question: &SearchQuestion, consistency: &Consistency) -> Result<FoundPage, SearchError> {
+async fn search_index(app: &App, question: &SearchQuestion, consistency: &Consistency) -> Result<SearchResult, SearchError> {
     let freshness = read_your_writes::wait(app, consistency).await?;
     if let Some(cursor) = &question.after
         && let Err(error) = cursor.continues(Backend::Search)
@@ -211,23 +211,23 @@ async fn search_index(app: &App, question: &SearchQuestion, consistency: &Consis
     if question.is_worth_loosening(&found) {
         found = index::find(app, question, IN_SEARCH, Stage::Loose, point_in_time).await?;
     }
-    Ok(FoundPage { freshness, ..found })
+    Ok(SearchResult { freshness, ..found })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::filters::PriceRange;
-    use crate::question::PAGE_SIZE;
+    use crate::question::LIMIT_DEFAULT;
 
-    fn by(sort: Sort) -> PageRequest {
-        PageRequest { sort: Some(sort), ..PageRequest::default() }
+    fn by(sort: Sort) -> Paging {
+        Paging { sort: Some(sort), ..Paging::default() }
     }
 
     #[test]
     fn nothing_asked_is_everything_newest_first() {
         let question = SearchQuestion::new(SearchRequest::default()).unwrap();
-        assert_eq!((question.criteria.sort, question.limit, question.highlight), (Sort::Newest, PAGE_SIZE, false));
+        assert_eq!((question.criteria.sort, question.limit, question.highlight), (Sort::Newest, LIMIT_DEFAULT, false));
         let question = SearchQuestion::new(SearchRequest { words: "x".to_owned(), ..SearchRequest::default() }).unwrap();
         assert_eq!(question.criteria.sort, Sort::Relevance);
     }
@@ -236,8 +236,8 @@ mod tests {
     fn prices_are_compared_in_one_currency_whoever_compares_them() {
         let price = Some(PriceRange { min: Some(rust_decimal::Decimal::ONE), max: None });
         for request in [
-            SearchRequest { page: by(Sort::PriceUp), ..SearchRequest::default() },
-            SearchRequest { page: by(Sort::PriceDown), ..SearchRequest::default() },
+            SearchRequest { paging: by(Sort::PriceUp), ..SearchRequest::default() },
+            SearchRequest { paging: by(Sort::PriceDown), ..SearchRequest::default() },
             SearchRequest { facets: vec!["price".to_owned()], ..SearchRequest::default() },
             SearchRequest { filters: Filters { price, ..Filters::default() }, ..SearchRequest::default() },
         ] {
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_search_is_sorted_by_what_it_can_be() {
         for sort in [Sort::Title, Sort::Distance] {
-            assert!(SearchQuestion::new(SearchRequest { page: by(sort), ..SearchRequest::default() }).is_err(), "{sort:?}");
+            assert!(SearchQuestion::new(SearchRequest { paging: by(sort), ..SearchRequest::default() }).is_err(), "{sort:?}");
         }
     }
 
@@ -265,9 +265,9 @@ mod tests {
             fingerprint: question.fingerprint,
             point_in_time: None,
         };
-        let page = || PageRequest { cursor: Some(cursor.encode().unwrap()), ..PageRequest::default() };
-        assert!(SearchQuestion::new(SearchRequest { page: page(), ..SearchRequest::default() }).is_ok());
-        let other = SearchRequest { page: page(), words: "x".to_owned(), ..SearchRequest::default() };
+        let paging = || Paging { cursor: Some(cursor.encode().unwrap()), ..Paging::default() };
+        assert!(SearchQuestion::new(SearchRequest { paging: paging(), ..SearchRequest::default() }).is_ok());
+        let other = SearchRequest { paging: paging(), words: "x".to_owned(), ..SearchRequest::default() };
         assert!(SearchQuestion::new(other).is_err());
     }
 }

@@ -52,7 +52,7 @@ pub fn push_distance(statement: &mut QueryBuilder<Postgres>, Point { lat, lon }:
 
 /// The position after the last item of a page.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PageStart {
+pub struct ResumePoint {
     key: SortKey,
     id: Uuid,
 }
@@ -65,7 +65,7 @@ enum SortKey {
     Score(f64),
 }
 
-impl PageStart {
+impl ResumePoint {
     /// Parses what [`keys`] wrote. A cursor is not signed, so every part is checked.
     pub fn parse(sort: Sort, keys: &[String]) -> Result<Self, CursorError> {
         let [key, id] = keys else { return Err(CursorError::Unreadable) };
@@ -137,8 +137,8 @@ mod tests {
 
     const ID: &str = "0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b";
 
-    fn read(sort: Sort, key: &str) -> Result<PageStart, CursorError> {
-        PageStart::parse(sort, &[key.to_owned(), ID.to_owned()])
+    fn read(sort: Sort, key: &str) -> Result<ResumePoint, CursorError> {
+        ResumePoint::parse(sort, &[key.to_owned(), ID.to_owned()])
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         ] {
             assert_eq!(read(sort, bad), Err(CursorError::Unreadable), "{bad:?}");
         }
-        assert!(PageStart::parse(Sort::Title, &["x".to_owned(), "1".to_owned()]).is_err());
-        assert!(PageStart::parse(Sort::Title, &[ID.to_owned()]).is_err());
+        assert!(ResumePoint::parse(Sort::Title, &["x".to_owned(), "1".to_owned()]).is_err());
+        assert!(ResumePoint::parse(Sort::Title, &[ID.to_owned()]).is_err());
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use events::ConsistencyToken;
+use events::{ConsistencyToken, Roles};
 use http::HeaderName;
 use http::request::Parts;
-use service::bearer::{Roles, Visitor};
+use service::bearer::Visitor;
 use service::http::{Deadline, Header, Prefer, RequestHeader};
 use service::problem::Problem;
 
@@ -41,11 +41,11 @@ impl<S: Sync> FromRequestParts<S> for Consistency {
 }
 
 impl From<Visitor> for Viewer {
-    fn from(Visitor(caller): Visitor) -> Self {
-        match caller {
+    fn from(Visitor(bearer): Visitor) -> Self {
+        match bearer {
             None => Self::Anyone,
-            Some(caller) if caller.is(Roles::ADMIN) => Self::Admin,
-            Some(caller) => Self::User(caller.id.into()),
+            Some(bearer) if Roles::known(bearer.roles()).has_any(Roles::ADMIN) => Self::Admin,
+            Some(bearer) => Self::User(bearer.id.into()),
         }
     }
 }

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::filters::{Area, Filters, Near, PlaceError, Places, PriceRange, Radius, attribute_filters, point};
 use crate::list_listings::ListQuestion;
-use crate::question::{PageRequest, Sort};
+use crate::question::{Paging, Sort};
 use crate::search::{SearchQuestion, SearchRequest};
 use crate::visibility::Viewer;
 
@@ -136,7 +136,7 @@ pub fn list_question(mut parameters: Parameters, viewer: Viewer) -> Result<ListQ
     let filters = FilterParameters::take(&mut parameters)?;
     let ListParameters { sort, limit, cursor } = parameters.read()?;
     let sort = sort.map(|name| Sort::from_name(&name, Sort::OF_LISTS)).transpose()?;
-    Ok(ListQuestion::new(viewer, filters, &PageRequest { sort, limit, cursor })?)
+    Ok(ListQuestion::new(viewer, filters, &Paging { sort, limit, cursor })?)
 }
 
 /// Reads the question of a search.
@@ -151,7 +151,7 @@ pub fn search_question(mut parameters: Parameters) -> Result<SearchQuestion, Pro
         filters,
         facets,
         highlight: matches!(highlight, Some(Switch::On)),
-        page: PageRequest { sort, limit, cursor },
+        paging: Paging { sort, limit, cursor },
     })?)
 }
 

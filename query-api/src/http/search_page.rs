@@ -6,7 +6,7 @@ use events::Listing;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::search::{Count, FoundItem, FoundPage, Highlight, Total};
+use crate::search::{Count, FoundItem, Highlight, SearchResult, Total};
 
 /// Estimated bytes of scores, facets and cursor.
 const REST_CAPACITY: usize = 4096;
@@ -48,8 +48,8 @@ struct Rest {
 }
 
 /// Renders a [`SearchPage`]. The listings in it are not parsed: they are the text that the store has.
-pub fn render(found: FoundPage, next_cursor: Option<String>, took_ms: u64) -> Result<Vec<u8>, serde_json::Error> {
-    let FoundPage { items, total, facets, degraded, omitted, .. } = found;
+pub fn render(found: SearchResult, next_cursor: Option<String>, took_ms: u64) -> Result<Vec<u8>, serde_json::Error> {
+    let SearchResult { items, total, facets, degraded, omitted, .. } = found;
     let listings: usize = items.iter().map(|item| item.listing.len()).sum();
     let mut body = Vec::with_capacity(listings + REST_CAPACITY);
     body.extend_from_slice(b"{\"items\":[");

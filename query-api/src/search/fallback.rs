@@ -3,7 +3,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{FacetCounts, FoundItem, FoundPage, Relation, SearchError, SearchQuestion, Total, words::Words};
+use super::{FacetCounts, FoundItem, Relation, SearchError, SearchQuestion, SearchResult, Total, words::Words};
 use crate::app::App;
 use crate::catalog::{self, CatalogQuery, CatalogRow};
 use crate::consistency::Freshness;
@@ -17,7 +17,7 @@ pub async fn find(
     question: &SearchQuestion,
     scope: Scope,
     freshness: Freshness,
-) -> Result<FoundPage, SearchError> {
+) -> Result<SearchResult, SearchError> {
     if let Some(cursor) = &question.after {
         cursor.continues(Backend::Catalog)?;
     }
@@ -31,18 +31,18 @@ pub async fn find(
         after: question.after.as_ref().map(|cursor| cursor.keys.as_slice()),
         limit: question.limit,
     };
-    let (page, (value, is_exact)) =
+    let (found, (value, is_exact)) =
         tokio::try_join!(catalog::find(app, "search", &query), async { Ok(catalog::count(app, "search_count", &query).await?) })?;
-    let next = page.next.map(|keys| Cursor {
+    let next = found.next.map(|keys| Cursor {
         backend: Backend::Catalog,
         stage: Stage::Strict,
         keys,
         fingerprint: question.fingerprint.clone(),
         point_in_time: None,
     });
-    let items = page.rows.iter().map(|row| item(row, criteria.sort)).collect::<Result<_, _>>()?;
+    let items = found.rows.iter().map(|row| item(row, criteria.sort)).collect::<Result<_, _>>()?;
     let omitted = [("facets", !question.facets.is_empty()), ("highlight", question.highlight)];
-    Ok(FoundPage {
+    Ok(SearchResult {
         items,
         total: Total { value, relation: if is_exact { Relation::Eq } else { Relation::Gte } },
         facets: FacetCounts::default(),

@@ -13,7 +13,9 @@ use views::listing_search::{field, listing_json};
 use super::filter_clauses::FilterClauses;
 use super::point_in_time::PointInTimeUse;
 use super::query::{filtered, object};
-use super::{FoundItem, FoundPage, Highlight, Relation, SearchError, SearchQuestion, Total, facets, order, point_in_time, query};
+use super::{
+    FoundItem, Highlight, Relation, SearchError, SearchQuestion, SearchResult, Total, facets, order, point_in_time, query,
+};
 use crate::app::App;
 use crate::consistency::Freshness;
 use crate::cursor::{Backend, Cursor, Stage};
@@ -55,14 +57,14 @@ struct SearchHit<'a> {
     highlight: Option<HashMap<String, Vec<String>>>,
 }
 
-/// Finds one page at one stage.
+/// Finds one result page at one stage.
 pub async fn find(
     app: &App,
     question: &SearchQuestion,
     scope: Scope,
     stage: Stage,
     point_in_time_use: PointInTimeUse,
-) -> Result<FoundPage, SearchError> {
+) -> Result<SearchResult, SearchError> {
     let body = body(question, scope, stage)?;
     let Some(cursor) = &question.after else {
         return parse(question, stage, None, &search(app, &body).await?);
@@ -134,7 +136,12 @@ fn body(question: &SearchQuestion, scope: Scope, stage: Stage) -> Result<Value, 
     Ok(body)
 }
 
-fn parse(question: &SearchQuestion, stage: Stage, point_in_time: Option<&str>, answer: &[u8]) -> Result<FoundPage, SearchError> {
+fn parse(
+    question: &SearchQuestion,
+    stage: Stage,
+    point_in_time: Option<&str>,
+    answer: &[u8],
+) -> Result<SearchResult, SearchError> {
     let SearchResponse { hits: SearchHits { total, mut hits }, aggregations, pit_id } = serde_json::from_slice(answer)?;
     let more = hits.len() > question.limit;
     hits.truncate(question.limit);
@@ -147,7 +154,7 @@ fn parse(question: &SearchQuestion, stage: Stage, point_in_time: Option<&str>, a
         point_in_time: pit_id.as_deref().or(point_in_time).map(str::to_owned),
     });
     let items = hits.into_iter().map(|hit| item(question, hit)).collect::<Result<_, _>>()?;
-    Ok(FoundPage {
+    Ok(SearchResult {
         items,
         total: Total { value: total.value, relation: total.relation },
         facets: facets::counted(&question.facets, &aggregations),

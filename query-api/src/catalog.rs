@@ -14,9 +14,9 @@ use self::order::ResumePoint;
 use crate::app::App;
 use crate::consistency::{AfterPause, Consistency, Freshness, NotVisibleYet};
 use crate::cursor::CursorError;
-use crate::dependency::StoreError;
 use crate::filters::Filters;
 use crate::question::Sort;
+use crate::store_guard::StoreError;
 use crate::visibility::Scope;
 
 /// Hits are counted up to this number: counting all of a million would take longer than finding a page of them.

@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::breaker::Breaker;
-use crate::dependency::{Dependency, FailureClass, StoreError};
+use crate::store_guard::{FailureClass, StoreError, StoreGuard};
 
 /// Timeout for getting a connection from the pool.
 const ACQUIRE_WITHIN: Duration = Duration::from_millis(600);
@@ -28,7 +28,7 @@ pub const POSTGRES: &str = "postgres";
 #[derive(Debug)]
 pub struct Database {
     pub pool: PgPool,
-    dependency: Dependency,
+    guard: StoreGuard,
     queries: Queries,
 }
 
@@ -43,7 +43,7 @@ impl Database {
             .min_connections(KEPT_OPEN.min(connections))
             .acquire_timeout(ACQUIRE_WITHIN);
         let pool = postgres::that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
-        Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, Some(ANSWER_WITHIN), errors), queries })
+        Ok(Self { pool, guard: StoreGuard::new(POSTGRES, breaker, Some(ANSWER_WITHIN), errors), queries })
     }
 
     /// Runs a statement on `self.pool`; `operation` names it in metrics.
@@ -52,7 +52,7 @@ impl Database {
         operation: &'static str,
         statement: impl Future<Output = sqlx::Result<T>>,
     ) -> Result<T, StoreError> {
-        self.dependency.call(self.queries.time(operation, statement), classify).await
+        self.guard.call(self.queries.time(operation, statement), classify).await
     }
 
     /// Whether Postgres answers, regardless of the circuit breaker.

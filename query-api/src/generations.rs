@@ -12,8 +12,8 @@ use views::generations::ServingGenerations;
 use views::{listing_catalog, listing_page, stock_levels};
 
 use crate::database::Database;
-use crate::dependency::StoreError;
 use crate::redis_pages::RedisPages;
+use crate::store_guard::StoreError;
 
 /// How often the pointers are read: a switch takes effect within this time.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use views::listing_page::{ListingContent, StoredPage, Write};
 
 use crate::app::App;
 use crate::consistency::{Consistency, Freshness};
-use crate::dependency::StoreError;
+use crate::store_guard::StoreError;
 use crate::stored_aggregate::{self, ReadError, ShownAggregate, StoredAggregate, unreadable};
 use crate::visibility::{self, Viewer};
 

@@ -7,8 +7,8 @@ use views::stock_levels::Row;
 
 use crate::app::App;
 use crate::consistency::{Consistency, Freshness};
-use crate::dependency::StoreError;
 use crate::get_listing::read_page;
+use crate::store_guard::StoreError;
 use crate::stored_aggregate::{self, ReadError, ShownAggregate, StoredAggregate, unreadable};
 use crate::visibility::{self, Viewer};
 

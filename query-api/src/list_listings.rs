@@ -8,9 +8,9 @@ use crate::app::App;
 use crate::catalog::{self, CatalogError, CatalogQuery};
 use crate::consistency::{Consistency, Freshness, NotVisibleYet};
 use crate::cursor::{Backend, Cursor, CursorError, Stage, fingerprint};
-use crate::dependency::StoreError;
 use crate::filters::Filters;
 use crate::question::{Paging, QuestionError, Sort};
+use crate::store_guard::StoreError;
 use crate::visibility::{self, Audience, Scope, Viewer};
 
 /// A checked question for one result page of a list.

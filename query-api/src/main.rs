@@ -23,10 +23,11 @@ mod stored_aggregate;
 mod breaker;
 mod catalog;
 mod database;
-mod dependency;
+
 mod generations;
 mod opensearch;
 mod redis_pages;
+mod store_guard;
 
 // 5. The process.
 mod app;

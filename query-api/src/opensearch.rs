@@ -10,7 +10,7 @@ use service::basic_auth::{Credentials, Server};
 use service::metrics::Errors;
 
 use crate::breaker::Breaker;
-use crate::dependency::{Dependency, FailureClass, StoreError};
+use crate::store_guard::{FailureClass, StoreError, StoreGuard};
 
 /// Leaves more than half of a search's deadline (8 s) to Postgres.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub struct SearchIndex {
     pub client: OpenSearch,
     /// The alias of the serving generation.
     pub alias: String,
-    dependency: Dependency,
+    guard: StoreGuard,
 }
 
 impl SearchIndex {
@@ -38,14 +38,14 @@ impl SearchIndex {
             transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
         }
         let client = OpenSearch::new(transport.build()?);
-        let dependency = Dependency::new(OPENSEARCH, breaker, Some(ANSWER_WITHIN), errors);
-        Ok(Self { client, alias: alias.to_owned(), dependency })
+        let guard = StoreGuard::new(OPENSEARCH, breaker, Some(ANSWER_WITHIN), errors);
+        Ok(Self { client, alias: alias.to_owned(), guard })
     }
 
     /// Makes a call with `self.client`. An error counts as an outage; a call that OpenSearch may reject must return that answer as
     /// `Ok`.
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, opensearch::Error>>) -> Result<T, StoreError> {
-        self.dependency.call(call, |_| FailureClass::Outage).await
+        self.guard.call(call, |_| FailureClass::Outage).await
     }
 
     /// Whether OpenSearch answers and has the index, regardless of the circuit breaker.

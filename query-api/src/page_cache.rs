@@ -17,8 +17,8 @@ use moka::{future, sync};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-use crate::dependency::StoreError;
 use crate::get_listing::CachedListing;
+use crate::store_guard::StoreError;
 
 /// Bounds the age of a cached page should an event be late.
 const PAGE_TTL: Duration = Duration::from_secs(1);
@@ -100,7 +100,8 @@ impl PageCache {
         load: impl Future<Output = Result<CachedListing, StoreError>>,
     ) -> Result<Arc<CachedListing>, Arc<StoreError>> {
         let load = async { load.await.map(Arc::new) };
-        let Some(key) = self.key(id).filter(|_| self.requested.is_repeated(id)) else {
+        let repeated = self.requested.is_repeated(id);
+        let Some(key) = repeated.then(|| self.key(id)).flatten() else {
             return load.await.map_err(Arc::new);
         };
         let page = self.pages.entry_by_ref(&key).or_try_insert_with(load).await?.into_value();

@@ -11,7 +11,7 @@ use views::generations::{SERVING_KEY, ServingGenerations};
 use views::listing_page::{GATE, PageContent, StoredPage, Write};
 
 use crate::breaker::Breaker;
-use crate::dependency::{Dependency, FailureClass, StoreError};
+use crate::store_guard::{FailureClass, StoreError, StoreGuard};
 
 /// A read takes well under a millisecond. After this time Postgres is the faster choice.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
@@ -24,12 +24,12 @@ pub const REDIS: &str = "redis";
 pub struct RedisPages {
     redis: Redis,
     gate: Script,
-    dependency: Dependency,
+    guard: StoreGuard,
 }
 
 impl std::fmt::Debug for RedisPages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisPages").field("dependency", &self.dependency).finish_non_exhaustive()
+        f.debug_struct("RedisPages").field("guard", &self.guard).finish_non_exhaustive()
     }
 }
 
@@ -39,7 +39,7 @@ impl RedisPages {
         Ok(Self {
             redis: Redis::new(url, CONNECT_WITHIN, ANSWER_WITHIN)?,
             gate: Script::new(GATE),
-            dependency: Dependency::new(REDIS, breaker, None, errors),
+            guard: StoreGuard::new(REDIS, breaker, None, errors),
         })
     }
 
@@ -56,7 +56,7 @@ impl RedisPages {
     async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let command = redis::Cmd::get(key);
         let reply = self.redis.ask(|mut connection| async move { command.query_async(&mut connection).await });
-        self.dependency.call(reply, classify_read).await
+        self.guard.call(reply, classify_read).await
     }
 
     /// Writes a page that was read from Postgres. It uses the projector's version gate, so it never replaces a newer page, and a
@@ -69,7 +69,7 @@ impl RedisPages {
             call.arg(argument);
         }
         let reply = self.redis.ask(async |mut connection| call.invoke_async::<i64>(&mut connection).await);
-        if let Err(error) = self.dependency.call(reply, classify_write).await {
+        if let Err(error) = self.guard.call(reply, classify_write).await {
             debug!(error = %error, "Could not write a page to Redis: {error}");
         }
     }

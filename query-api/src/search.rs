@@ -31,9 +31,9 @@ use crate::app::App;
 use crate::catalog::{self, CatalogError};
 use crate::consistency::{Consistency, Freshness, NotVisibleYet};
 use crate::cursor::{Backend, Cursor, CursorError, Stage, fingerprint};
-use crate::dependency::StoreError;
 use crate::filters::Filters;
 use crate::question::{Paging, QuestionError, Sort};
+use crate::store_guard::StoreError;
 use crate::visibility::IN_SEARCH;
 
 /// A strict search with fewer hits is repeated loosely.

@@ -9,7 +9,7 @@ use views::listing_page::{PageContent, StoredPage, Write};
 use crate::app::App;
 use crate::consistency::{AfterPause, Consistency, Freshness, NotVisibleYet};
 use crate::database::POSTGRES;
-use crate::dependency::StoreError;
+use crate::store_guard::StoreError;
 use crate::visibility::Audience;
 
 /// A kind of aggregate with pages in Redis and rows in Postgres.

@@ -19,13 +19,13 @@ use super::{
 use crate::app::App;
 use crate::consistency::Freshness;
 use crate::cursor::{Backend, Cursor, Stage};
-use crate::dependency::StoreError;
 use crate::opensearch::OPENSEARCH;
+use crate::store_guard::StoreError;
 use crate::visibility::Scope;
 
 /// The used parts of OpenSearch's answer. Borrowed: the listings in it are not parsed.
 #[derive(Deserialize)]
-struct SearchResponse<'a> {
+struct IndexResponse<'a> {
     #[serde(borrow)]
     hits: SearchHits<'a>,
     #[serde(default)]
@@ -142,7 +142,7 @@ fn parse(
     point_in_time: Option<&str>,
     answer: &[u8],
 ) -> Result<SearchResult, SearchError> {
-    let SearchResponse { hits: SearchHits { total, mut hits }, aggregations, pit_id } = serde_json::from_slice(answer)?;
+    let IndexResponse { hits: SearchHits { total, mut hits }, aggregations, pit_id } = serde_json::from_slice(answer)?;
     let more = hits.len() > question.limit;
     hits.truncate(question.limit);
     let next = hits.last().filter(|_| more).map(|last| Cursor {

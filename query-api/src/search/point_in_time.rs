@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::app::App;
-use crate::dependency::StoreError;
+use crate::store_guard::StoreError;
 
 /// How long a point in time lives without a request.
 const KEEP_ALIVE: &str = "1m";

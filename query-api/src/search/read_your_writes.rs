@@ -17,8 +17,8 @@ use uuid::Uuid;
 use super::SearchError;
 use crate::app::App;
 use crate::consistency::{AfterPause, Consistency, Freshness};
-use crate::dependency::StoreError;
 use crate::opensearch::OPENSEARCH;
+use crate::store_guard::StoreError;
 
 /// Waits for the required writes of listings; no other aggregate changes the index.
 pub async fn wait(app: &App, consistency: &Consistency) -> Result<Freshness, SearchError> {

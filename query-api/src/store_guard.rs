@@ -11,7 +11,7 @@ use crate::breaker::Breaker;
 
 /// A store that may be unavailable.
 #[derive(Debug)]
-pub struct Dependency {
+pub struct StoreGuard {
     name: &'static str,
     breaker: Breaker,
     /// `None` if the client has a timeout of its own.
@@ -31,7 +31,7 @@ pub enum FailureClass {
     Canceled,
 }
 
-impl Dependency {
+impl StoreGuard {
     pub fn new(name: &'static str, breaker: Breaker, timeout: Option<Duration>, errors: Errors) -> Self {
         Self { name, breaker, timeout, errors }
     }

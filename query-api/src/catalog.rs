@@ -6,6 +6,7 @@ mod conditions;
 mod order;
 
 use events::{Aggregate as _, Listing};
+use service::problem::{Kind, Refusal};
 use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder, Row as _};
 use uuid::Uuid;
@@ -56,7 +57,19 @@ pub enum CatalogError {
     #[error(transparent)]
     Cursor(#[from] CursorError),
     #[error(transparent)]
+    NotVisibleYet(#[from] NotVisibleYet),
+    #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Refusal for CatalogError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Cursor(error) => error.kind(),
+            Self::NotVisibleYet(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
 }
 
 /// Finds one result page. `operation` names the statement in metrics.
@@ -104,10 +117,7 @@ pub async fn count(app: &App, operation: &'static str, query: &CatalogQuery<'_>)
 }
 
 /// Waits until `projection.listings` has the required writes. Only writes of listings count: no other aggregate changes the table.
-pub async fn wait_for_writes<E>(app: &App, generation: i32, consistency: &Consistency) -> Result<Freshness, E>
-where
-    E: From<NotVisibleYet> + From<StoreError>,
-{
+pub async fn wait_for_writes(app: &App, generation: i32, consistency: &Consistency) -> Result<Freshness, CatalogError> {
     let required = consistency.entries().iter().filter(|(key, _)| key.kind == Listing::KIND);
     let (ids, versions): (Vec<Uuid>, Vec<i64>) = required.map(|(key, version)| (key.id, version.cast_signed())).unzip();
     if ids.is_empty() {

@@ -1,7 +1,8 @@
 //! Which generation of each projection is served (PROTOCOL G1). All reads of a projection take it from here.
 //!
 //! The pointers are read once per second from Postgres, or from their copy in Redis while Postgres does not answer. If neither
-//! answers, the last known ones stay. A query takes a pointer once and uses it to its end, so an answer never mixes two generations.
+//! answers, the last known ones stay. A list or a search takes its pointer once and uses it to its end, so it never mixes two
+//! generations.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;

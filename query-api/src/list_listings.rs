@@ -2,15 +2,13 @@
 
 use events::Listing;
 use serde::Serialize;
-use service::problem::{Kind, Refusal};
 
 use crate::app::App;
 use crate::catalog::{self, CatalogError, CatalogQuery};
-use crate::consistency::{Consistency, Freshness, NotVisibleYet};
-use crate::cursor::{Backend, Cursor, CursorError, Stage, fingerprint};
+use crate::consistency::{Consistency, Freshness};
+use crate::cursor::{Backend, Cursor, Stage, fingerprint};
 use crate::filters::Filters;
 use crate::question::{Paging, QuestionError, Sort};
-use crate::store_guard::StoreError;
 use crate::visibility::{self, Audience, Scope, Viewer};
 
 /// A checked question for one result page of a list.
@@ -40,35 +38,6 @@ pub struct ListResult {
     pub freshness: Freshness,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ListError {
-    #[error(transparent)]
-    Cursor(#[from] CursorError),
-    #[error(transparent)]
-    NotVisibleYet(#[from] NotVisibleYet),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<CatalogError> for ListError {
-    fn from(error: CatalogError) -> Self {
-        match error {
-            CatalogError::Cursor(error) => Self::Cursor(error),
-            CatalogError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
-impl Refusal for ListError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Cursor(error) => error.kind(),
-            Self::NotVisibleYet(error) => error.kind(),
-            Self::Store(error) => error.kind(),
-        }
-    }
-}
-
 impl ListQuestion {
     pub fn new(viewer: Viewer, filters: Filters, paging: &Paging) -> Result<Self, QuestionError> {
         let mut filters = filters.checked()?;
@@ -85,12 +54,12 @@ impl ListQuestion {
     }
 }
 
-pub async fn list_listings(app: &App, question: &ListQuestion, consistency: &Consistency) -> Result<ListResult, ListError> {
+pub async fn list_listings(app: &App, question: &ListQuestion, consistency: &Consistency) -> Result<ListResult, CatalogError> {
     if let Some(cursor) = &question.after {
         cursor.continues(Backend::List)?;
     }
     let generation = app.generations.listing_catalog();
-    let freshness = catalog::wait_for_writes::<ListError>(app, generation, consistency).await?;
+    let freshness = catalog::wait_for_writes(app, generation, consistency).await?;
     let query = CatalogQuery {
         generation,
         filters: &question.criteria.filters,

@@ -129,6 +129,7 @@ impl From<CatalogError> for SearchError {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Cursor(error) => Self::Cursor(error),
+            CatalogError::NotVisibleYet(error) => Self::NotVisibleYet(error),
             CatalogError::Store(error) => Self::Store(error),
         }
     }
@@ -191,7 +192,7 @@ pub async fn search(app: &App, question: &SearchQuestion, consistency: &Consiste
         error!(error = %Chain(&failed), "OpenSearch failed, so Postgres answers the search: {failed}");
     }
     let generation = app.generations.listing_catalog();
-    let freshness = catalog::wait_for_writes::<SearchError>(app, generation, consistency).await?;
+    let freshness = catalog::wait_for_writes(app, generation, consistency).await?;
     fallback::find(app, generation, question, IN_SEARCH, freshness).await
 }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use events::ListingId;
+use moka::policy::EvictionPolicy;
 use moka::{future, sync};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
@@ -74,7 +75,12 @@ impl PageCache {
                 })
                 .time_to_live(PAGE_TTL)
                 .build(),
-            floors: sync::Cache::builder().max_capacity(FLOORS).time_to_live(FLOOR_TTL).build(),
+            // Not moka's default policy, which may reject the newest floor instead of evicting an old one.
+            floors: sync::Cache::builder()
+                .max_capacity(FLOORS)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(FLOOR_TTL)
+                .build(),
             requested: RecentRequests::default(),
             epoch: AtomicU32::new(0),
             enabled,
@@ -100,10 +106,10 @@ impl PageCache {
         load: impl Future<Output = Result<CachedListing, StoreError>>,
     ) -> Result<Arc<CachedListing>, Arc<StoreError>> {
         let load = async { load.await.map(Arc::new) };
-        let repeated = self.requested.is_repeated(id);
-        let Some(key) = repeated.then(|| self.key(id)).flatten() else {
+        let Some(epoch) = self.used_epoch().filter(|_| self.requested.is_repeated(id)) else {
             return load.await.map_err(Arc::new);
         };
+        let key = PageKey { id, epoch, floor: self.floor(id) };
         let page = self.pages.entry_by_ref(&key).or_try_insert_with(load).await?.into_value();
         if page.version < key.floor {
             // The stores lag behind the event. This page is the newest there is, but the next reader has to look again.

@@ -6,7 +6,7 @@ use service::clock::Clock;
 use service::http::HttpMetrics;
 use service::metrics::Errors;
 use service::ops::{Check, Ops, Report};
-use service::postgres;
+use service::postgres::{self, Probe};
 use service::program::Program;
 
 use crate::app::App;
@@ -28,6 +28,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let mut registry = Registry::with_prefix("listings");
     let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
     let database = Database::new(&options, settings.database_max_connections);
+    let probe = Probe::new(&options);
     metrics::watch_pools(&mut registry, &database);
     let app = App {
         database: database.clone(),
@@ -47,11 +48,11 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 
     let seen = relay.as_ref().map(|relay| relay.status.clone());
     let told = seen.clone();
-    let ready = database.clone();
+    let probed = probe.clone();
     let ops = Ops::new(
         registry,
         &program.lifecycle,
-        move || readiness(ready.clone(), seen.clone()),
+        move || readiness(probed.clone(), seen.clone()),
         move || std::future::ready(json!({ "relay": told.as_ref().map(relay::Status::to_json) })),
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
@@ -64,12 +65,16 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     }
     program.spawn("idempotency", idempotency::forget_expired(database.single.clone(), program.stop.clone()));
     program.lifecycle.started();
-    program.until_stopped(database.close()).await
+    let close = async {
+        probe.close().await;
+        database.close().await;
+    };
+    program.until_stopped(close).await
 }
 
-/// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.
-async fn readiness(database: Database, relay: Option<relay::Status>) -> Report {
-    let mut checks = vec![Check::of_store("postgres", sqlx::query("select 1").execute(&database.single)).await];
+/// Ready means that Postgres answers. A failure of the relay delays events but fails no command, so that its checks are optional.
+async fn readiness(probe: Probe, relay: Option<relay::Status>) -> Report {
+    let mut checks = vec![Check::of_store("postgres", probe.ping()).await];
     checks.extend(relay.iter().flat_map(relay::Status::checks));
     Report::of(checks)
 }

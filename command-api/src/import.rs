@@ -19,8 +19,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use service::clock::Clock;
+use service::program::print_line;
 use service::run;
-use service::stdout::tell;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -70,12 +70,12 @@ pub async fn import(settings: &Import) -> anyhow::Result<()> {
     };
     // However it ended: this is what was done until then.
     rejects.close().await?;
-    tell(progress.summary())?;
+    print_line(progress.summary())?;
     if progress.nameless() > 0 {
-        tell(format_args!("{} of them have no external_id: another import would create them again", progress.nameless()))?;
+        print_line(format_args!("{} of them have no external_id: another import would create them again", progress.nameless()))?;
     }
     if outcome.is_err() && progress.refused() > 0 {
-        tell(format_args!("{} says why lines were refused", rejects.path().display()))?;
+        print_line(format_args!("{} says why lines were refused", rejects.path().display()))?;
     }
     outcome?;
     anyhow::ensure!(progress.refused() == 0, "{} lines were refused; {} says why", progress.refused(), rejects.path().display());

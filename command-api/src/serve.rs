@@ -1,4 +1,4 @@
-//! The process that answers: its parts, and how they hang together.
+//! `command-api serve`: the parts of the process, and how they are connected.
 
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -46,14 +46,14 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         metrics: relay::Metrics::register(&mut registry),
     });
 
-    let seen = relay.as_ref().map(|relay| relay.status.clone());
-    let told = seen.clone();
+    let relay_status = relay.as_ref().map(|relay| relay.status.clone());
+    let shown = relay_status.clone();
     let probed = probe.clone();
     let ops = Ops::new(
         registry,
         &program.lifecycle,
-        move || readiness(probed.clone(), seen.clone()),
-        move || std::future::ready(json!({ "relay": told.as_ref().map(relay::Status::to_json) })),
+        move || readiness(probed.clone(), relay_status.clone()),
+        move || std::future::ready(json!({ "relay": shown.as_ref().map(relay::Status::to_json) })),
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
 

@@ -45,7 +45,7 @@ impl Database {
             .max_connections(connections)
             .min_connections(KEPT_OPEN.min(connections))
             .acquire_timeout(ACQUIRE_WITHIN);
-        let pool = postgres::that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
+        let pool = postgres::checked(pool, RECOVERS_WITHIN).connect_lazy_with(options);
         Ok(Self { pool, probe, dependency: Dependency::new(POSTGRES, breaker, Some(ANSWER_WITHIN), errors), queries })
     }
 

@@ -31,7 +31,7 @@ pub fn options(variable: &str, url: &str) -> anyhow::Result<PgConnectOptions> {
 /// sqlx has both checks, but no bound for the first: a connection to a server that has vanished would occupy its place in the pool
 /// until TCP gives up.
 #[must_use]
-pub fn that_answer(pool: PgPoolOptions, recovers_within: Duration) -> PgPoolOptions {
+pub fn checked(pool: PgPoolOptions, recovers_within: Duration) -> PgPoolOptions {
     pool.test_before_acquire(false)
         .before_acquire(|connection, used| Box::pin(async move { Ok(used.idle_for < RECENT || connection.ping().await.is_ok()) }))
         .after_release(move |connection, _| Box::pin(still_answers(connection, recovers_within)))
@@ -52,7 +52,7 @@ impl Probe {
     pub fn new(options: &PgConnectOptions) -> Self {
         let options = options.clone().options([("statement_timeout", PROBE_STATEMENT)]);
         let one = PgPoolOptions::new().max_connections(1).acquire_timeout(PROBE_WITHIN);
-        Self(that_answer(one, PROBE_WITHIN).connect_lazy_with(options))
+        Self(checked(one, PROBE_WITHIN).connect_lazy_with(options))
     }
 
     /// Whether Postgres answers a statement in time.

@@ -141,7 +141,7 @@ impl Kind {
         }
     }
 
-    /// What a caller can do about it; the body of the problem's page.
+    /// What a client can do about it. The problem's page shows it.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -195,7 +195,7 @@ impl Kind {
         matches!(self, Self::RateLimited | Self::Unavailable | Self::Overloaded)
     }
 
-    /// The kind nearest to a bare status; `None` if the status is no error.
+    /// The kind nearest to a plain status; `None` if the status is not an error.
     pub(super) fn of_status(status: StatusCode) -> Option<Self> {
         let plain = [
             Self::Malformed,

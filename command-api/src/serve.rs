@@ -6,7 +6,7 @@ use service::clock::Clock;
 use service::http::HttpMetrics;
 use service::metrics::Errors;
 use service::ops::{Check, Ops, Report};
-use service::postgres::{self, Probe};
+use service::postgres::{self, ReadinessConnection};
 use service::program::Program;
 
 use crate::app::App;
@@ -28,7 +28,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let mut registry = Registry::with_prefix("listings");
     let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
     let database = Database::new(&options, settings.database_max_connections);
-    let probe = Probe::new(&options);
+    let connection = ReadinessConnection::new(&options);
     metrics::watch_pools(&mut registry, &database);
     let app = App {
         database: database.clone(),
@@ -48,11 +48,11 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 
     let relay_status = relay.as_ref().map(|relay| relay.status.clone());
     let shown = relay_status.clone();
-    let probed = probe.clone();
+    let checked = connection.clone();
     let ops = Ops::new(
         registry,
         &program.lifecycle,
-        move || readiness(probed.clone(), relay_status.clone()),
+        move || readiness(checked.clone(), relay_status.clone()),
         move || std::future::ready(json!({ "relay": shown.as_ref().map(relay::Status::to_json) })),
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
@@ -66,15 +66,15 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     program.spawn("idempotency", idempotency::forget_expired(database.single.clone(), program.stop.clone()));
     program.lifecycle.started();
     let close = async {
-        probe.close().await;
+        connection.close().await;
         database.close().await;
     };
     program.until_stopped(close).await
 }
 
 /// Ready means that Postgres answers. A failure of the relay delays events but fails no command, so that its checks are optional.
-async fn readiness(probe: Probe, relay: Option<relay::Status>) -> Report {
-    let mut checks = vec![Check::of_store("postgres", probe.ping()).await];
+async fn readiness(connection: ReadinessConnection, relay: Option<relay::Status>) -> Report {
+    let mut checks = vec![Check::of_store("postgres", connection.ping()).await];
     checks.extend(relay.iter().flat_map(relay::Status::checks));
     Report::of(checks)
 }

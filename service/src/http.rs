@@ -61,9 +61,9 @@ pub fn wrap(router: Router, metrics: HttpMetrics, deadlines: Deadlines, lifecycl
 }
 
 async fn no_such_route() -> Problem {
-    Problem::not_found("Nothing is at this address")
+    Problem::not_found("There is nothing at this address")
 }
 
 async fn method_not_allowed() -> Problem {
-    Problem::new(Kind::MethodNotAllowed, "This address does not take this method; see Allow")
+    Problem::new(Kind::MethodNotAllowed, "This method is not allowed here; see the header Allow")
 }

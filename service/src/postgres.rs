@@ -11,9 +11,9 @@ const RECENT: Duration = Duration::from_secs(1);
 
 /// Timeout of each step of a health check: getting the connection, the statement, and the check of a connection whose statement was
 /// given up. Less than the operations port waits for a store.
-const PROBE_WITHIN: Duration = Duration::from_secs(1);
+const READINESS_WITHIN: Duration = Duration::from_secs(1);
 /// The same for Postgres itself, in milliseconds.
-const PROBE_STATEMENT: &str = "1000";
+const READINESS_STATEMENT: &str = "1000";
 
 /// Reads the URL of a database from the variable of this name. The error does not show the URL, which contains the password.
 ///
@@ -44,15 +44,15 @@ async fn still_answers(connection: &mut PgConnection, within: Duration) -> sqlx:
 
 /// One connection of its own for health checks. With it, a full work pool does not make a healthy program unready.
 #[derive(Debug, Clone)]
-pub struct Probe(PgPool);
+pub struct ReadinessConnection(PgPool);
 
-impl Probe {
+impl ReadinessConnection {
     /// Connects with the first check.
     #[must_use]
     pub fn new(options: &PgConnectOptions) -> Self {
-        let options = options.clone().options([("statement_timeout", PROBE_STATEMENT)]);
-        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(PROBE_WITHIN);
-        Self(checked(one, PROBE_WITHIN).connect_lazy_with(options))
+        let options = options.clone().options([("statement_timeout", READINESS_STATEMENT)]);
+        let one = PgPoolOptions::new().max_connections(1).acquire_timeout(READINESS_WITHIN);
+        Self(checked(one, READINESS_WITHIN).connect_lazy_with(options))
     }
 
     /// Whether Postgres answers a statement in time.

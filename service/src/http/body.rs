@@ -81,7 +81,7 @@ impl<M: MediaTypes, S: Send + Sync> FromRequest<S> for Raw<M> {
             return Err(unsupported(M::ACCEPTED));
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge, "The body is larger than this route takes"),
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge, "The body is larger than this route accepts"),
             _ => Problem::malformed("The body ended before it was complete"),
         })?;
         Ok(Self { bytes, media: PhantomData })

@@ -75,7 +75,7 @@ impl Deadlines {
 }
 
 pub(super) fn passed(within: Duration) -> Problem {
-    Problem::new(Kind::Timeout, format!("No answer within {} ms; whether it was done is not known", within.as_millis()))
+    Problem::new(Kind::Timeout, format!("No answer within {} ms; the outcome is unknown", within.as_millis()))
 }
 
 /// How much of its deadline a request took, as far as it is counted.

@@ -210,7 +210,7 @@ async fn finish(mut response: Response, uri: &Uri) -> Response {
     }
     if status == StatusCode::NOT_ACCEPTABLE {
         // It comes from the compression layer, without a text.
-        let detail = "None of the encodings that Accept-Encoding permits is to be had here";
+        let detail = "None of the encodings that Accept-Encoding permits is available here";
         let problem = Problem::of_status(status, detail).unwrap_or_else(Problem::internal);
         return problem.respond(Some(path), trace.as_deref());
     }

@@ -20,7 +20,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         // A path has visible ASCII only, so that a NUL can only come percent-encoded.
         if parts.uri.path().contains("%00") {
-            return Err(Problem::malformed("The path has a NUL"));
+            return Err(Problem::malformed("The path contains a NUL"));
         }
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
@@ -97,8 +97,9 @@ impl Parameters {
 
 fn pair(pair: &str) -> Result<(String, String), Problem> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-    let name = decode(name).ok_or_else(|| Problem::malformed("A parameter's name is not UTF-8, or has a NUL"))?;
-    let value = decode(value).ok_or_else(|| Problem::malformed(format!("The parameter {name} is not UTF-8, or has a NUL")))?;
+    let name = decode(name).ok_or_else(|| Problem::malformed("The name of a parameter is not UTF-8, or contains a NUL"))?;
+    let value =
+        decode(value).ok_or_else(|| Problem::malformed(format!("The parameter {name} is not UTF-8, or contains a NUL")))?;
     Ok((name, value))
 }
 

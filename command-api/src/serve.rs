@@ -42,8 +42,8 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         database: options,
         nats_urls,
         wake: app.wake.listen(),
-        status: relay::Status::default(),
-        metrics: relay::Metrics::register(&mut registry),
+        status: relay::RelayStatus::default(),
+        metrics: relay::RelayMetrics::register(&mut registry),
     });
 
     let relay_status = relay.as_ref().map(|relay| relay.status.clone());
@@ -53,7 +53,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         registry,
         &program.lifecycle,
         move || readiness(checked.clone(), relay_status.clone()),
-        move || std::future::ready(json!({ "relay": shown.as_ref().map(relay::Status::to_json) })),
+        move || std::future::ready(json!({ "relay": shown.as_ref().map(relay::RelayStatus::to_json) })),
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
 
@@ -73,8 +73,8 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 }
 
 /// Ready means that Postgres answers. A failure of the relay delays events but fails no command, so that its checks are optional.
-async fn readiness(connection: ReadinessConnection, relay: Option<relay::Status>) -> Report {
+async fn readiness(connection: ReadinessConnection, relay: Option<relay::RelayStatus>) -> Report {
     let mut checks = vec![Check::of_store("postgres", connection.ping()).await];
-    checks.extend(relay.iter().flat_map(relay::Status::checks));
+    checks.extend(relay.iter().flat_map(relay::RelayStatus::checks));
     Report::of(checks)
 }

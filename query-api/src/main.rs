@@ -23,7 +23,6 @@ mod stored_aggregate;
 mod breaker;
 mod catalog;
 mod database;
-
 mod generations;
 mod opensearch;
 mod redis_pages;
@@ -38,8 +37,7 @@ mod settings;
 use std::process::ExitCode;
 
 use service::ops::healthcheck;
-use service::program::exit_code;
-use service::stdout::tell;
+use service::program::{exit_code, print_line};
 
 use crate::settings::{Role, Settings};
 
@@ -48,7 +46,7 @@ async fn main() -> ExitCode {
     let outcome = match service::settings::parse::<Settings>().role {
         Role::Serve(settings) => serve::run(*settings).await,
         Role::Healthcheck(ops) => healthcheck(ops.ops_addr).await,
-        Role::Version => tell(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
+        Role::Version => print_line(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
     exit_code("query-api", outcome)
 }

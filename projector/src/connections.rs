@@ -11,13 +11,17 @@ use opensearch::{
 use redis::RedisResult;
 use service::{
     basic_auth::{Credentials, Server},
+    clock::Clock,
     postgres,
     redis::Redis,
     settings::Secret,
 };
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::settings::{DatabaseUrl, NatsUrl, OpenSearchUrl, RedisUrl};
+use crate::{
+    metrics::Metrics,
+    settings::{Backoff, DatabaseUrl, NatsUrl, OpenSearchUrl, RedisUrl, Stores},
+};
 
 /// How the servers know us.
 const NAME: &str = "projector";
@@ -31,13 +35,13 @@ const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// minutes in which nothing is fed and nobody says so.
 const BROKER_PINGED_EVERY: Duration = Duration::from_secs(4);
 /// One bulk of some megabytes on a busy single node; below `ack_wait`.
-pub const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
-pub const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+pub const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 /// A statement of some hundred rows. A server that is gone cuts nothing short: see [`postgres::that_answer`], and the bounds of those
 /// who ask.
-pub const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// No free connection, or no server, for this long: the store is away.
 const DATABASE_CONNECTS_WITHIN: Duration = Duration::from_secs(3);
 /// A connection on which a question was given up, and which says nothing for this long, is not used again.
@@ -46,6 +50,37 @@ const DATABASE_RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 const DATABASE_CONNECTIONS: u32 = 6;
 /// `volatile-*` evicts exactly the tombstones.
 const BAD_EVICTION: &str = "volatile";
+
+/// The stores that projections write to. None of them is connected to before it is first used.
+#[derive(Debug, Clone)]
+pub struct StoreClients {
+    pub db: PgPool,
+    pub redis: Redis,
+    pub opensearch: OpenSearch,
+    /// The alias that searches read.
+    pub search_alias: String,
+}
+
+impl StoreClients {
+    pub fn open(settings: &Stores, db: PgPool) -> anyhow::Result<Self> {
+        Ok(Self {
+            db,
+            redis: redis(&settings.redis)?,
+            opensearch: opensearch(&settings.opensearch)?,
+            search_alias: settings.opensearch_index.clone(),
+        })
+    }
+}
+
+/// What the feeds of all generations share.
+#[derive(Debug, Clone)]
+pub struct Dependencies {
+    pub jetstream: jetstream::Context,
+    pub stores: StoreClients,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    pub backoff: Backoff,
+}
 
 /// Connects in the background for as long as it takes, and again whenever the connection is lost.
 pub async fn nats(url: &Secret<NatsUrl>) -> anyhow::Result<jetstream::Context> {
@@ -87,7 +122,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 /// Connects when it is first used.
 pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
     let options = postgres::options("DATABASE_URL", url.expose())?;
-    let milliseconds = STATEMENT_WITHIN.as_millis().to_string();
+    let milliseconds = STATEMENT_TIMEOUT.as_millis().to_string();
     let options = options.application_name(NAME).options([("statement_timeout", milliseconds)]);
     let pool = PgPoolOptions::new().max_connections(DATABASE_CONNECTIONS).acquire_timeout(DATABASE_CONNECTS_WITHIN);
     Ok(postgres::that_answer(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
@@ -96,13 +131,13 @@ pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
 /// Connects when it is first used, and again after each failure.
 pub fn redis(url: &Secret<RedisUrl>) -> anyhow::Result<Redis> {
     // The error would show the URL.
-    Redis::new(url.expose(), REDIS_CONNECTS_WITHIN, REDIS_ANSWERS_WITHIN).map_err(|_| anyhow::anyhow!("REDIS_URL cannot be used"))
+    Redis::new(url.expose(), REDIS_CONNECTS_WITHIN, REDIS_TIMEOUT).map_err(|_| anyhow::anyhow!("REDIS_URL cannot be used"))
 }
 
 /// Connects with each request.
 pub fn opensearch(url: &Secret<OpenSearchUrl>) -> anyhow::Result<OpenSearch> {
     let Server { url, credentials } = Server::at(url.expose()).context("OPENSEARCH_URL cannot be used")?;
-    let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(url)).disable_proxy().timeout(SEARCH_ANSWERS_WITHIN);
+    let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(url)).disable_proxy().timeout(SEARCH_TIMEOUT);
     if let Some(Credentials { user, password }) = credentials {
         transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
     }

@@ -4,7 +4,7 @@
 //! it; what did not stick is refused, and so is a change that needs a rebuild.
 
 mod consumers;
-mod search_index;
+pub mod search_index;
 mod streams;
 
 use std::{io::Write as _, time::Duration};
@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    connections, generations,
-    projection::Projection as _,
-    projections::{ALL, ListingSearch},
+    connections::{self, StoreClients},
+    generations::{self, Generation},
+    projections::ALL,
     settings::ProvisionSettings,
 };
 
@@ -37,38 +37,38 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     timeout(CONNECTS_WITHIN, connected).await.context("the broker at NATS_URL does not answer")?;
     connections::check_broker(&jetstream)?;
     for definition in streams::DEFINITIONS {
-        say(&streams::provision(&jetstream, definition).await?)?;
+        print_line(&streams::provision(&jetstream, definition).await?)?;
     }
 
-    let db = connections::database(&stores.database)?;
-    let generations = generations::fed(&db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
-    for generation in &generations {
-        if let Some(about) = ALL.iter().find(|about| about.name == generation.projection) {
-            say(&consumers::provision(&jetstream, &generation.durable, about.aggregates, &settings.consumers).await?)?;
+    let clients = StoreClients::open(stores, connections::database(&stores.database)?)?;
+    let generations =
+        generations::fed(&clients.db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
+    for projection in ALL {
+        let (own, _): (Vec<Generation>, Vec<_>) =
+            generations.iter().cloned().partition(|generation| generation.projection == projection.name);
+        // The store first: as soon as the durable consumer exists, running projectors write.
+        for line in (projection.provision)(&clients, &own).await? {
+            print_line(&line)?;
+        }
+        for generation in &own {
+            print_line(&consumers::provision(&jetstream, generation, projection.aggregates, &settings.consumers).await?)?;
         }
     }
 
-    let opensearch = connections::opensearch(&stores.opensearch)?;
-    let search = generations.iter().filter(|generation| generation.projection == ListingSearch::NAME);
-    let search: Vec<(i32, bool)> = search.map(|generation| (generation.number, generation.serving)).collect();
-    for line in search_index::provision(&opensearch, &stores.opensearch_index, &search).await? {
-        say(&line)?;
-    }
-
-    match connections::eviction_policy(&connections::redis(&stores.redis)?).await {
+    match connections::eviction_policy(&clients.redis).await {
         Ok(policy) if connections::evicts_tombstones_first(&policy) => {
             bail!(
                 "Redis evicts with maxmemory-policy {policy}, which removes the tombstones first; use allkeys-lru or noeviction"
             )
         }
-        Ok(policy) => say(&format!("Redis: maxmemory-policy {policy}"))?,
-        Err(error) => say(&format!("Redis: its maxmemory-policy cannot be asked ({error}); it must not be volatile-*"))?,
+        Ok(policy) => print_line(&format!("Redis: maxmemory-policy {policy}"))?,
+        Err(error) => print_line(&format!("Redis: its maxmemory-policy cannot be asked ({error}); it must not be volatile-*"))?,
     }
     Ok(())
 }
 
-/// A reader that has gone away is no reason to panic.
-fn say(line: &str) -> anyhow::Result<()> {
+/// Prints a line. A reader that has gone away is an error, not a panic.
+fn print_line(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 

@@ -5,32 +5,35 @@ use sqlx::PgPool;
 use uuid::Uuid;
 use views::listing_catalog::{Row, SearchText};
 
-use super::postgres::{Table, upsert_all};
-use crate::connections::STATEMENT_WITHIN;
-use crate::projection::{Limits, Outcome, Projection, Systemic};
+use super::postgres::{Table, provision_partitions, upsert_all};
+use crate::connections::{STATEMENT_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventResult, Projection, SystemicFailure, WriteLimits};
 
 /// Between the texts of one array, which travels as one text. Postgres has no arrays of arrays of different lengths.
 const SEPARATOR: &str = "\u{1f}";
 
 /// Writes the rows of one generation, which are a partition of the table.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct ListingCatalog {
     db: PgPool,
     generation: i32,
 }
 
-impl ListingCatalog {
-    pub fn new(db: PgPool, generation: i32) -> Self {
-        Self { db, generation }
-    }
-}
-
 impl Projection for ListingCatalog {
     const NAME: &'static str = "listing_catalog";
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: STATEMENT_TIMEOUT };
 
     type Write = Row;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { db: stores.db.clone(), generation: generation.number }
+    }
+
+    async fn provision(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+        provision_partitions(stores, generations).await
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
         match event.state::<Listing>()? {
@@ -39,7 +42,7 @@ impl Projection for ListingCatalog {
         }
     }
 
-    async fn store(&self, rows: Vec<Row>) -> Result<Vec<Outcome>, Systemic> {
+    async fn store(&self, rows: Vec<Row>) -> Result<Vec<EventResult>, SystemicFailure> {
         upsert_all(self, &rows).await
     }
 }

@@ -13,15 +13,16 @@ use opensearch::{
 use serde::Deserialize;
 use views::listing_search;
 
-use crate::connections::SEARCH_ANSWERS_WITHIN;
-use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
+use crate::connections::{SEARCH_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventFailure, EventResult, Projection, SystemicFailure, WriteEffect, WriteLimits};
+use crate::provision::search_index;
 
 /// Only what is judged: the answer to a thousand documents stays small.
 const ANSWER_FIELDS: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Documents of one generation.
-#[derive(Clone)]
 pub struct ListingSearch {
     opensearch: OpenSearch,
     /// Written by its own name: the alias is for readers, and moves.
@@ -29,12 +30,8 @@ pub struct ListingSearch {
 }
 
 impl ListingSearch {
-    pub fn new(opensearch: OpenSearch, alias: &str, generation: i32) -> Self {
-        Self { opensearch, index: listing_search::index(alias, generation.cast_unsigned()) }
-    }
-
     /// One `_bulk`; one that is too large is sent again in halves.
-    async fn bulk(&self, items: &[Vec<u8>]) -> Result<Vec<Outcome>, Systemic> {
+    async fn bulk(&self, items: &[Vec<u8>]) -> Result<Vec<EventResult>, SystemicFailure> {
         let mut outcomes = Vec::with_capacity(items.len());
         let mut parts = vec![items];
         while let Some(part) = parts.pop() {
@@ -42,15 +39,15 @@ impl ListingSearch {
             let (status, answer) = self
                 .send(body)
                 .await
-                .map_err(|error| Systemic(anyhow::Error::new(error).context("OpenSearch does not answer")))?;
+                .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("OpenSearch does not answer")))?;
             match judge_request(status, part.len(), &answer) {
                 Request::Answered => outcomes.extend(judge_items(&answer, part.len())?),
                 Request::TooLarge => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
-                Request::Poison(error) => outcomes.push(Err(Failure::Poison(error))),
-                Request::Refused(error) => return Err(Systemic(error)),
+                Request::Poison(error) => outcomes.push(Err(EventFailure::Poison(error))),
+                Request::Refused(error) => return Err(SystemicFailure(error)),
             }
         }
         Ok(outcomes)
@@ -70,10 +67,18 @@ impl ListingSearch {
 impl Projection for ListingSearch {
     const NAME: &'static str = listing_search::NAME;
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3, within: SEARCH_ANSWERS_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3, timeout: SEARCH_TIMEOUT };
 
     /// The item's two lines of the bulk.
     type Write = Vec<u8>;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { opensearch: stores.opensearch.clone(), index: generation.search_index(&stores.search_alias) }
+    }
+
+    async fn provision(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+        search_index::provision(&stores.opensearch, &stores.search_alias, generations).await
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Vec<u8>> {
         let mut item = Vec::new();
@@ -84,7 +89,7 @@ impl Projection for ListingSearch {
         Ok(item)
     }
 
-    async fn store(&self, items: Vec<Vec<u8>>) -> Result<Vec<Outcome>, Systemic> {
+    async fn store(&self, items: Vec<Vec<u8>>) -> Result<Vec<EventResult>, SystemicFailure> {
         self.bulk(&items).await
     }
 }
@@ -132,37 +137,38 @@ struct ItemError {
     reason: Option<String>,
 }
 
-/// Judges the items of a bulk, each for itself. Systemic if one tells of the index or the node, or if none of several was taken
-/// for want of capacity.
-fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<Outcome>, Systemic> {
-    let answer: Answer =
-        serde_json::from_slice(answer).map_err(|error| Systemic(anyhow!("OpenSearch's answer cannot be read: {error}")))?;
+/// Judges the items of a bulk, each for itself. A failure of the whole request if one item is about the index or the node, or if none of
+/// several was taken for want of capacity.
+fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<EventResult>, SystemicFailure> {
+    let answer: Answer = serde_json::from_slice(answer)
+        .map_err(|error| SystemicFailure(anyhow!("OpenSearch's answer cannot be read: {error}")))?;
     if answer.items.len() != sent {
-        return Err(Systemic(anyhow!("OpenSearch answered for {} of {sent} documents", answer.items.len())));
+        return Err(SystemicFailure(anyhow!("OpenSearch answered for {} of {sent} documents", answer.items.len())));
     }
-    let outcomes: Vec<Outcome> = answer.items.into_iter().map(|item| judge_item(item.index)).collect::<Result<_, Systemic>>()?;
+    let outcomes: Vec<EventResult> =
+        answer.items.into_iter().map(|item| judge_item(item.index)).collect::<Result<_, SystemicFailure>>()?;
     match outcomes.first() {
-        Some(Err(Failure::Transient(error)))
-            if sent > 1 && outcomes.iter().all(|outcome| matches!(outcome, Err(Failure::Transient(_)))) =>
+        Some(Err(EventFailure::Transient(error)))
+            if sent > 1 && outcomes.iter().all(|outcome| matches!(outcome, Err(EventFailure::Transient(_)))) =>
         {
-            Err(Systemic(anyhow!("OpenSearch takes none of {sent} documents: {error:#}")))
+            Err(SystemicFailure(anyhow!("OpenSearch takes none of {sent} documents: {error:#}")))
         }
         _ => Ok(outcomes),
     }
 }
 
-fn judge_item(item: ItemResult) -> Result<Outcome, Systemic> {
+fn judge_item(item: ItemResult) -> Result<EventResult, SystemicFailure> {
     let ItemError { kind, reason } = item.error.unwrap_or_default();
     let error = || anyhow!("OpenSearch: {} {kind}: {}", item.status, reason.as_deref().unwrap_or_default());
     match (item.status, kind.as_str()) {
-        (200 | 201, _) => Ok(Ok(Stored::Applied)),
-        (409, "version_conflict_engine_exception") => Ok(Ok(Stored::Superseded)),
+        (200 | 201, _) => Ok(Ok(WriteEffect::Applied)),
+        (409, "version_conflict_engine_exception") => Ok(Ok(WriteEffect::Superseded)),
         // The flood stage of a full disk comes as 403 or as 429: its name tells.
         (_, "cluster_block_exception" | "index_not_found_exception" | "index_closed_exception") | (401 | 403, _) => {
-            Err(Systemic(error()))
+            Err(SystemicFailure(error()))
         }
-        (400, _) => Ok(Err(Failure::Poison(error()))),
-        _ => Ok(Err(Failure::Transient(error()))),
+        (400, _) => Ok(Err(EventFailure::Poison(error()))),
+        _ => Ok(Err(EventFailure::Transient(error()))),
     }
 }
 
@@ -180,7 +186,7 @@ mod tests {
         format!(r#"{{"index":{{"status":{status},"error":{{"type":"{kind}","reason":"because"}}}}}}"#)
     }
 
-    fn judged(items: &[String]) -> Result<Vec<Outcome>, Systemic> {
+    fn judged(items: &[String]) -> Result<Vec<EventResult>, SystemicFailure> {
         judge_items(format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(",")).as_bytes(), items.len())
     }
 
@@ -199,13 +205,13 @@ mod tests {
         assert!(matches!(
             outcomes[..],
             [
-                Ok(Stored::Applied),
-                Ok(Stored::Superseded),
-                Err(Failure::Transient(_)),
-                Err(Failure::Transient(_)),
-                Err(Failure::Poison(_)),
-                Err(Failure::Poison(_)),
-                Err(Failure::Transient(_))
+                Ok(WriteEffect::Applied),
+                Ok(WriteEffect::Superseded),
+                Err(EventFailure::Transient(_)),
+                Err(EventFailure::Transient(_)),
+                Err(EventFailure::Poison(_)),
+                Err(EventFailure::Poison(_)),
+                Err(EventFailure::Transient(_))
             ]
         ));
     }

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use crate::projection::{Failure, Outcome, Stored, Systemic};
+use crate::connections::StoreClients;
+use crate::generations::{self, Generation};
+use crate::projection::{EventFailure, EventResult, SystemicFailure, WriteEffect};
 
 /// A table that rows of one kind are written to.
 pub trait Table: Sync {
@@ -17,8 +19,18 @@ pub trait Table: Sync {
     fn upsert(&self, rows: &[Self::Row]) -> impl Future<Output = sqlx::Result<Vec<Uuid>>> + Send;
 }
 
+/// Makes the partitions of these generations.
+pub async fn provision_partitions(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::with_capacity(generations.len());
+    for generation in generations {
+        generations::create_partition(&stores.db, generation).await?;
+        lines.push(format!("partition of {}: is as it should be", generation.name()));
+    }
+    Ok(lines)
+}
+
 /// Writes rows; a statement that fails for one row's sake is halved down to that row.
-pub async fn upsert_all<T: Table>(table: &T, rows: &[T::Row]) -> Result<Vec<Outcome>, Systemic> {
+pub async fn upsert_all<T: Table>(table: &T, rows: &[T::Row]) -> Result<Vec<EventResult>, SystemicFailure> {
     let mut outcomes = Vec::with_capacity(rows.len());
     let mut parts = vec![rows];
     let mut unknown = None;
@@ -27,19 +39,23 @@ pub async fn upsert_all<T: Table>(table: &T, rows: &[T::Row]) -> Result<Vec<Outc
             Ok(written) => {
                 let written: HashSet<Uuid> = written.into_iter().collect();
                 outcomes.extend(
-                    part.iter().map(|row| Ok(if written.contains(&T::id(row)) { Stored::Applied } else { Stored::Superseded })),
+                    part.iter().map(|row| {
+                        Ok(if written.contains(&T::id(row)) { WriteEffect::Applied } else { WriteEffect::Superseded })
+                    }),
                 );
             }
             Err(error) => match judge(&error) {
-                Judged::Server => return Err(Systemic(anyhow!("Postgres: {error}"))),
+                Judged::Server => return Err(SystemicFailure(anyhow!("Postgres: {error}"))),
                 Judged::Row | Judged::Unknown if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
-                Judged::Row => outcomes.push(Err(Failure::Poison(anyhow!("Postgres: {error}")))),
-                Judged::Conflict => outcomes.extend(part.iter().map(|_| Err(Failure::Transient(anyhow!("Postgres: {error}"))))),
+                Judged::Row => outcomes.push(Err(EventFailure::Poison(anyhow!("Postgres: {error}")))),
+                Judged::Conflict => {
+                    outcomes.extend(part.iter().map(|_| Err(EventFailure::Transient(anyhow!("Postgres: {error}")))));
+                }
                 Judged::Unknown => {
-                    outcomes.push(Err(Failure::Transient(anyhow!("Postgres: {error}"))));
+                    outcomes.push(Err(EventFailure::Transient(anyhow!("Postgres: {error}"))));
                     unknown = Some(error);
                 }
             },
@@ -48,7 +64,7 @@ pub async fn upsert_all<T: Table>(table: &T, rows: &[T::Row]) -> Result<Vec<Outc
     // One row that is left failing is about the row; all of them are about the server.
     match unknown {
         Some(error) if rows.len() > 1 && outcomes.iter().all(Result::is_err) => {
-            Err(Systemic(anyhow!("Postgres refuses each of {} rows: {error}", rows.len())))
+            Err(SystemicFailure(anyhow!("Postgres refuses each of {} rows: {error}", rows.len())))
         }
         _ => Ok(outcomes),
     }
@@ -146,9 +162,9 @@ mod tests {
         let outcomes = upsert_all(&Superstitious, &rows).await.unwrap();
         for (row, outcome) in outcomes.iter().enumerate() {
             match row {
-                13 => assert!(matches!(outcome, Err(Failure::Poison(_)))),
-                7 => assert!(matches!(outcome, Ok(Stored::Superseded))),
-                _ => assert!(matches!(outcome, Ok(Stored::Applied)), "{row}"),
+                13 => assert!(matches!(outcome, Err(EventFailure::Poison(_)))),
+                7 => assert!(matches!(outcome, Ok(WriteEffect::Superseded))),
+                _ => assert!(matches!(outcome, Ok(WriteEffect::Applied)), "{row}"),
             }
         }
     }

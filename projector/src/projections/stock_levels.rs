@@ -5,29 +5,32 @@ use sqlx::PgPool;
 use uuid::Uuid;
 use views::stock_levels::Row;
 
-use super::postgres::{Table, upsert_all};
-use crate::connections::STATEMENT_WITHIN;
-use crate::projection::{Limits, Outcome, Projection, Systemic};
+use super::postgres::{Table, provision_partitions, upsert_all};
+use crate::connections::{STATEMENT_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventResult, Projection, SystemicFailure, WriteLimits};
 
 /// Writes the rows of one generation, which are a partition of the table.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct StockLevels {
     db: PgPool,
     generation: i32,
 }
 
-impl StockLevels {
-    pub fn new(db: PgPool, generation: i32) -> Self {
-        Self { db, generation }
-    }
-}
-
 impl Projection for StockLevels {
     const NAME: &'static str = "stock_levels";
     const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: STATEMENT_TIMEOUT };
 
     type Write = Row;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { db: stores.db.clone(), generation: generation.number }
+    }
+
+    async fn provision(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+        provision_partitions(stores, generations).await
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
         match event.state::<Stock>()? {
@@ -36,7 +39,7 @@ impl Projection for StockLevels {
         }
     }
 
-    async fn store(&self, rows: Vec<Row>) -> Result<Vec<Outcome>, Systemic> {
+    async fn store(&self, rows: Vec<Row>) -> Result<Vec<EventResult>, SystemicFailure> {
         upsert_all(self, &rows).await
     }
 }

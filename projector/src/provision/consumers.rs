@@ -9,15 +9,16 @@ use events::{
 use serde_json::{Map, Value, json};
 
 use super::{ask, differences};
-use crate::settings::Consumers;
+use crate::{generations::Generation, settings::Consumers};
 
 /// Creates or updates a consumer, and checks that every setting stuck.
 pub async fn provision(
     jetstream: &jetstream::Context,
-    durable: &str,
+    generation: &Generation,
     aggregates: &[AggregateKind],
     settings: &Consumers,
 ) -> anyhow::Result<String> {
+    let durable = generation.name();
     let asked = config(durable, aggregates, settings);
     let info = format!("CONSUMER.INFO.{EVENTS_STREAM}.{durable}");
     let held = ask(jetstream, info.clone(), None).await?;

@@ -7,26 +7,28 @@ use opensearch::{
     http::{Method, StatusCode, headers::HeaderMap},
 };
 use serde_json::{Value, json};
-use views::listing_search::{index, index_body, mapping_hash, template};
+use views::listing_search::{index_body, mapping_hash, template};
 
-/// Makes what is missing; `generations` are numbers, and whether each serves.
-pub async fn provision(opensearch: &OpenSearch, alias: &str, generations: &[(i32, bool)]) -> anyhow::Result<Vec<String>> {
-    let mut told = Vec::new();
+use crate::generations::Generation;
+
+/// Makes what is missing for these generations.
+pub async fn provision(opensearch: &OpenSearch, alias: &str, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
     put(opensearch, &format!("/_index_template/{alias}"), &template(alias)).await?;
     let (_, stuck) = get(opensearch, &format!("/_index_template/{alias}")).await?;
     let stuck = &stuck["index_templates"][0]["index_template"]["_meta"]["mapping_hash"];
     if *stuck != mapping_hash() {
         bail!("OpenSearch did not take the index template {alias}: its mapping hash is {stuck}");
     }
-    told.push(format!("index template {alias}: is as it should be"));
+    lines.push(format!("index template {alias}: is as it should be"));
 
-    for &(generation, _) in generations {
-        told.push(provision_index(opensearch, &index(alias, generation.cast_unsigned())).await?);
+    for generation in generations {
+        lines.push(provision_index(opensearch, &generation.search_index(alias)).await?);
     }
-    if let Some((serving, _)) = generations.iter().find(|(_, serving)| *serving) {
-        told.push(provision_alias(opensearch, alias, &index(alias, serving.cast_unsigned())).await?);
+    if let Some(serving) = generations.iter().find(|generation| generation.is_serving()) {
+        lines.push(provision_alias(opensearch, alias, &serving.search_index(alias)).await?);
     }
-    Ok(told)
+    Ok(lines)
 }
 
 /// An index keeps the mapping that it was made with: documents that are in it were analysed by that.

@@ -1,5 +1,6 @@
 //! What a program needs, and whether it has it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -11,19 +12,19 @@ const STORE_ANSWERS_WITHIN: Duration = Duration::from_millis(1_500);
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    name: &'static str,
+    name: Cow<'static, str>,
     needed: bool,
     failure: Option<String>,
 }
 
 impl Check {
     #[must_use]
-    pub fn passed(name: &'static str) -> Self {
-        Self { name, needed: true, failure: None }
+    pub fn passed(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), needed: true, failure: None }
     }
 
-    pub fn failed(name: &'static str, why: impl Into<String>) -> Self {
-        Self { name, needed: true, failure: Some(why.into()) }
+    pub fn failed(name: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
+        Self { name: name.into(), needed: true, failure: Some(why.into()) }
     }
 
     /// From whether a store answers in time. Its errors may show addresses and users; who asks whether we are ready learns only
@@ -81,7 +82,7 @@ impl Report {
             if let Some(failure) = &check.failure {
                 told.insert("detail".to_owned(), json!(failure));
             }
-            (check.name.to_owned(), Value::Object(told))
+            (check.name.to_string(), Value::Object(told))
         });
         Value::Object(told.collect())
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::projection::Limits;
+use crate::projection::WriteLimits;
 
 /// What a batch should take of the bound: a busy moment takes twice as long.
 const COMFORTABLE: f64 = 0.5;
@@ -16,8 +16,8 @@ const ALL_THE_SAME: f64 = 0.75;
 
 /// Grows to a projection's limits, and shrinks when its store is strained.
 #[derive(Debug)]
-pub struct Pace {
-    most: Limits,
+pub struct BatchPace {
+    most: WriteLimits,
     attempts: usize,
     writes: usize,
     /// The last full batch: how many writes it had, and what it took, in seconds.
@@ -26,13 +26,13 @@ pub struct Pace {
     lost: usize,
 }
 
-impl Pace {
-    pub fn new(most: Limits) -> Self {
+impl BatchPace {
+    pub fn new(most: WriteLimits) -> Self {
         Self { most, attempts: most.in_flight, writes: most.events, last: None, lost: 0 }
     }
 
     /// How many attempts may run at once.
-    pub fn attempts(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.attempts
     }
 
@@ -60,12 +60,12 @@ impl Pace {
     }
 
     /// The store was away, or lost a request of so many writes.
-    pub fn begin_anew(&mut self, lost: usize) {
+    pub fn lost(&mut self, lost: usize) {
         *self = Self { attempts: 1, writes: 1, lost, ..Self::new(self.most) };
     }
 
     /// After a hold for another reason: one attempt first, then more.
-    pub fn one_attempt(&mut self) {
+    pub fn one_in_flight(&mut self) {
         self.attempts = 1;
     }
 
@@ -100,7 +100,7 @@ impl Pace {
     }
 
     fn bound(&self) -> f64 {
-        self.most.within.as_secs_f64()
+        self.most.timeout.as_secs_f64()
     }
 }
 
@@ -112,16 +112,16 @@ fn real(number: usize) -> f64 {
 mod tests {
     use super::*;
 
-    const MOST: Limits = Limits { events: 500, bytes: 1024, in_flight: 2, within: Duration::from_secs(10) };
+    const MOST: WriteLimits = WriteLimits { events: 500, bytes: 1024, in_flight: 2, timeout: Duration::from_secs(10) };
 
     /// The sizes of full batches, to a store that takes a while for each request and each write; 0 is one that was lost.
-    fn sizes(mut pace: Pace, request: f64, write: f64) -> Vec<usize> {
+    fn sizes(mut pace: BatchPace, request: f64, write: f64) -> Vec<usize> {
         let mut sizes = Vec::new();
         for _ in 0..200 {
             let writes = pace.writes();
             let took = request + write * real(writes);
             if took > pace.bound() {
-                pace.begin_anew(writes);
+                pace.lost(writes);
                 sizes.push(0);
             } else {
                 pace.answered(writes, Duration::from_secs_f64(took), false);
@@ -133,25 +133,25 @@ mod tests {
 
     #[test]
     fn a_store_that_was_away_is_given_more_each_time() {
-        let mut pace = Pace::new(MOST);
-        assert_eq!((pace.attempts(), pace.writes()), (2, 500));
-        pace.begin_anew(500);
-        assert_eq!(pace.attempts(), 1);
+        let mut pace = BatchPace::new(MOST);
+        assert_eq!((pace.in_flight(), pace.writes()), (2, 500));
+        pace.lost(500);
+        assert_eq!(pace.in_flight(), 1);
         assert_eq!(sizes(pace, 0.005, 0.0)[..11], [1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 500]);
     }
 
     #[test]
     fn it_finds_what_a_store_can_take_and_loses_little_on_the_way() {
         for within in [2, 10, 15] {
-            let most = Limits { within: Duration::from_secs(within), ..MOST };
-            let bound = most.within.as_secs_f64();
+            let most = WriteLimits { timeout: Duration::from_secs(within), ..MOST };
+            let bound = most.timeout.as_secs_f64();
             for request in [0.0, 0.01, 0.1, 0.3, 0.4, 0.6, 0.8] {
                 for write in [0.0, 0.000_1, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3] {
                     let (request, write) = (request * bound, write * bound);
                     if request + write > bound {
                         continue;
                     }
-                    let sizes = sizes(Pace::new(most), request, write);
+                    let sizes = sizes(BatchPace::new(most), request, write);
                     let lost = sizes.iter().filter(|size| **size == 0).count();
                     assert!(lost <= 2, "the first, and the second try of two: {request} + {write}: {sizes:?}");
                     // Half of what would fit into half of the bound, or into the rest of it if the request alone takes half.
@@ -166,20 +166,20 @@ mod tests {
 
     #[test]
     fn a_strained_store_is_given_no_more_than_two() {
-        let mut pace = Pace::new(MOST);
-        pace.begin_anew(500);
+        let mut pace = BatchPace::new(MOST);
+        pace.lost(500);
         for _ in 0..3 {
             pace.answered(pace.writes(), Duration::from_millis(1), true);
-            assert_eq!((pace.attempts(), pace.writes()), (1, 2));
+            assert_eq!((pace.in_flight(), pace.writes()), (1, 2));
         }
-        let mut pace = Pace::new(MOST);
+        let mut pace = BatchPace::new(MOST);
         pace.answered(500, Duration::from_secs(9), true);
-        assert_eq!((pace.attempts(), pace.writes()), (1, 250), "slow as well");
+        assert_eq!((pace.in_flight(), pace.writes()), (1, 250), "slow as well");
     }
 
     #[test]
     fn a_batch_that_was_not_full_says_little() {
-        let mut pace = Pace::new(MOST);
+        let mut pace = BatchPace::new(MOST);
         pace.answered(40, Duration::from_secs(6), false);
         pace.answered(3, Duration::from_millis(1), false);
         assert_eq!(pace.writes(), 20);

@@ -32,6 +32,7 @@ mod import;
 use std::process::ExitCode;
 
 use service::clock::Clock;
+use service::program::exit_code;
 use service::stdout::tell;
 use service::{ops, settings, telemetry};
 
@@ -40,13 +41,7 @@ use crate::cli::{Cli, Role};
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli: Cli = settings::parse();
-    match run(cli.role).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("command-api: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("command-api", run(cli.role).await)
 }
 
 async fn run(role: Role) -> anyhow::Result<()> {
@@ -62,7 +57,7 @@ async fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
-            Ok(tell(signer.mint(settings.user, settings.roles(), settings.ttl)?)?)
+            Ok(tell(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
         }
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
         Role::Version => Ok(tell(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),

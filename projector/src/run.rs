@@ -9,9 +9,8 @@ use prometheus_client::registry::Registry;
 use service::{
     clock::Clock,
     metrics::{Pool, register_build_info, register_pools},
-    ops::{self, Ops},
-    run::{GRACE, Tasks, stop_on_signal, until_stopped},
-    telemetry,
+    ops::Ops,
+    program::Program,
 };
 use tokio::{
     sync::watch,
@@ -38,9 +37,9 @@ const BROKER_AGAIN: Duration = Duration::from_millis(250);
 /// Timeout of the last acks: a broker that is away must not hold up the stop.
 const LAST_ACKS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Telemetry → dependencies → run → drain.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
-    let telemetry = telemetry::init("projector", &settings.log)?;
-    let stop = stop_on_signal()?;
+    let mut program = Program::start("projector", &settings.log)?;
     let stores = &settings.stores;
     let db = connections::database(&stores.database)?;
     let jetstream = connections::nats(&stores.nats).await?;
@@ -61,33 +60,24 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let ready_dependencies = dependencies.clone();
     let ops = Ops::new(
         registry,
+        &program.lifecycle,
         move || std::future::ready(monitor::readiness(&ready, &ready_dependencies)),
         move || {
             let status = status.clone();
             async move { status.to_json() }
         },
     );
-    let lifecycle = ops.lifecycle();
-    lifecycle.follow(&stop);
-    let listener = ops::bind(settings.ops.ops_addr).await?;
-    // It goes on answering while the feeds finish.
-    let ops_stop = CancellationToken::new();
-    let ops_server = tokio::spawn(ops.serve(listener, ops_stop.clone()));
+    program.open_ops(settings.ops.ops_addr, ops).await?;
 
-    let mut tasks = Tasks::new();
-    let serving = watch::Sender::default();
-    tasks.spawn("monitor", monitor::watch(generations.clone(), dependencies.clone(), stop.clone()));
-    tasks.spawn(
+    let (serving, stop) = (watch::Sender::default(), program.stop.clone());
+    program.spawn("monitor", monitor::watch(generations.clone(), dependencies.clone(), stop.clone()));
+    program.spawn(
         "serving generations",
         generations::publish_serving(dependencies.stores.redis.clone(), serving.subscribe(), stop.clone()),
     );
-    tasks.spawn("feeds", feed_all(dependencies, generations, serving, stop.clone(), move || lifecycle.started()));
-    let outcome = until_stopped(tasks, stop, GRACE).await;
-
-    ops_stop.cancel();
-    let _ = ops_server.await;
-    telemetry.shutdown().await;
-    outcome
+    let lifecycle = program.lifecycle.clone();
+    program.spawn("feeds", feed_all(dependencies, generations, serving, stop, move || lifecycle.started()));
+    program.until_stopped(std::future::ready(())).await
 }
 
 /// Feeds all generations until stopped.

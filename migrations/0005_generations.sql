@@ -114,3 +114,7 @@ end
 $$;
 revoke all on function projection.create_generation_partition(text, integer) from public;
 grant execute on function projection.create_generation_partition(text, integer) to listings_projector;
+
+-- The name of a durable consumer follows from projection and generation.
+alter table projection.generations add constraint generations_durable
+    check (durable = projection || case generation when 1 then '' else '-' || generation end);

@@ -1,10 +1,9 @@
 //! `projector provision`: makes streams, durable consumers, index template, index and alias, or brings them up to date.
 //!
-//! It can be run again at any time. Every setting is read back, because a server that does not know one accepts it and drops
-//! it; what did not stick is refused, and so is a change that needs a rebuild.
+//! It can be run again at any time. Every setting is read back, because a server that does not know a setting accepts and drops it.
+//! A setting that was dropped is an error, and so is a change that needs a rebuild.
 
 mod consumers;
-pub mod search_index;
 mod streams;
 
 use std::{io::Write as _, time::Duration};
@@ -22,7 +21,7 @@ use crate::{
     settings::ProvisionSettings,
 };
 
-/// Servers that are being started beside us come up within this.
+/// How long servers may take that are started at the same time.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,7 +61,7 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
             )
         }
         Ok(policy) => print_line(&format!("Redis: maxmemory-policy {policy}"))?,
-        Err(error) => print_line(&format!("Redis: its maxmemory-policy cannot be asked ({error}); it must not be volatile-*"))?,
+        Err(error) => print_line(&format!("Redis: its maxmemory-policy cannot be read ({error}); it must not be volatile-*"))?,
     }
     Ok(())
 }
@@ -75,21 +74,21 @@ fn print_line(line: &str) -> anyhow::Result<()> {
 /// An answer of the broker's API.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum ApiAnswer {
-    Error { error: ApiError },
+enum BrokerApiAnswer {
+    Error { error: BrokerApiError },
     Ok { config: Map<String, Value> },
 }
 
 #[derive(Debug, Deserialize)]
-struct ApiError {
+struct BrokerApiError {
     #[serde(default)]
     err_code: u32,
     description: String,
 }
 
-/// Asks the broker's API for something that has a configuration; `None` if it is not there. A question about it has no body,
-/// and the broker minds one.
-async fn ask(
+/// Sends a request about something that has a configuration to the broker's API; `None` if it does not exist. A request for information
+/// must not have a body.
+async fn request_config(
     jetstream: &jetstream::Context,
     subject: String,
     request: Option<&Value>,
@@ -101,21 +100,21 @@ async fn ask(
     let answer = jetstream.client().request(format!("{API}.{subject}"), body.into()).await;
     let answer = answer.with_context(|| format!("{subject} was not answered"))?;
     match serde_json::from_slice(&answer.payload).with_context(|| format!("the answer to {subject} cannot be read"))? {
-        ApiAnswer::Ok { config } => Ok(Some(config)),
-        ApiAnswer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => Ok(None),
-        ApiAnswer::Error { error } => bail!("{subject}: {} ({})", error.description, error.err_code),
+        BrokerApiAnswer::Ok { config } => Ok(Some(config)),
+        BrokerApiAnswer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => Ok(None),
+        BrokerApiAnswer::Error { error } => bail!("{subject}: {} ({})", error.description, error.err_code),
     }
 }
 
-/// Settings that are not as they were asked for. A server leaves out what has its default: 0, false or nothing.
-fn differences(asked: &Map<String, Value>, stuck: &Map<String, Value>) -> Vec<String> {
+/// Names the settings that are not as they were requested. A server leaves out a setting that has its default: 0, false or nothing.
+fn differences(requested: &Map<String, Value>, stored: &Map<String, Value>) -> Vec<String> {
     let is_default = |value: &Value| [json!(0), json!(false), json!(""), json!([]), json!({}), Value::Null].contains(value);
-    let differs = |(name, asked): (&String, &Value)| match stuck.get(name) {
-        Some(stuck) if stuck == asked => None,
-        None if is_default(asked) => None,
-        stuck => Some(format!("{name} is {} instead of {asked}", stuck.unwrap_or(&Value::Null))),
+    let differs = |(name, requested): (&String, &Value)| match stored.get(name) {
+        Some(stored) if stored == requested => None,
+        None if is_default(requested) => None,
+        stored => Some(format!("{name} is {} instead of {requested}", stored.unwrap_or(&Value::Null))),
     };
-    asked.iter().filter_map(differs).collect()
+    requested.iter().filter_map(differs).collect()
 }
 
 #[cfg(test)]
@@ -125,12 +124,12 @@ mod tests {
     #[test]
     fn what_did_not_stick_is_named() {
         let object = |value: Value| value.as_object().unwrap().clone();
-        let asked = object(json!({"name": "A", "max_age": 0, "allow_atomic": true, "max_msg_size": 10}));
+        let requested = object(json!({"name": "A", "max_age": 0, "allow_atomic": true, "max_msg_size": 10}));
         assert!(
-            differences(&asked, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1}))).is_empty()
+            differences(&requested, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1}))).is_empty()
         );
         assert_eq!(
-            differences(&asked, &object(json!({"name": "A", "max_msg_size": 5}))),
+            differences(&requested, &object(json!({"name": "A", "max_msg_size": 5}))),
             ["allow_atomic is null instead of true", "max_msg_size is 5 instead of 10"]
         );
     }

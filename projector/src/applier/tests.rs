@@ -1,4 +1,4 @@
-//! Appliers of both kinds of projections, driven by a source in memory. No server is running: whoever asked one would fail.
+//! Appliers of both kinds of projections, driven by a source in memory. No server is running: a request to one would fail.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -51,7 +51,7 @@ impl Projection for MovementLedger {
     }
 }
 
-/// Remembers the newest version of each aggregate, and each version that it was asked to write.
+/// Remembers the newest version of each aggregate, and each version that was to be written.
 #[derive(Debug, Default)]
 struct NewestVersion(Mutex<(BTreeMap<AggregateKey, u64>, Vec<u64>)>);
 

@@ -1,4 +1,4 @@
-//! Show one listing, and its stock, fast: Redis.
+//! `listing_page` shows one listing, and its stock, fast: Redis.
 
 use anyhow::anyhow;
 use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId, Stock, VariantId};
@@ -10,7 +10,7 @@ use crate::connections::{REDIS_TIMEOUT, StoreClients};
 use crate::generations::Generation;
 use crate::projection::{EventFailure, EventResult, Projection, SystemicFailure, WriteEffect, WriteLimits};
 
-/// Pages of one generation.
+/// Writes the pages of one generation.
 pub struct ListingPage {
     redis: Redis,
     gate: Script,
@@ -18,7 +18,7 @@ pub struct ListingPage {
 }
 
 impl ListingPage {
-    /// All writes in one round trip; the script is loaded when Redis says that it does not know it.
+    /// Sends all writes in one round trip. If Redis does not know the script, it is loaded and the writes are sent again.
     async fn pipeline(&self, writes: &[Write]) -> Result<Vec<RedisResult<bool>>, RedisError> {
         let mut pipeline = redis::pipe();
         for write in writes {
@@ -35,7 +35,7 @@ impl ListingPage {
                 return Ok(results);
             }
             self.gate.load_async(&mut connection).await?;
-            // What was written meanwhile finds itself superseded.
+            // A write of the first round that was done finds itself superseded.
             pipeline.query_async(&mut connection).await
         };
         self.redis.ask(question).await
@@ -72,16 +72,16 @@ impl Projection for ListingPage {
             .pipeline(&writes)
             .await
             .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("Redis does not answer")))?;
-        let judged = judge(results);
-        if judged.is_err() {
-            // It may be a replica by now, while another server has its name.
+        let results = judge(results);
+        if results.is_err() {
+            // The server may be a replica by now, and another one have its name.
             self.redis.give_up();
         }
-        judged
+        results
     }
 }
 
-/// What Redis says of each write. An error that all of several share is about Redis, unless it is known to be about a key.
+/// Judges the answer to each write. An error that all of several writes share is about Redis, unless it is known to be about a key.
 fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<EventResult>, SystemicFailure> {
     let is_unclear = |result: &RedisResult<bool>| result.as_ref().is_err_and(|error| error.code() != Some("WRONGTYPE"));
     let all_failed = results.len() > 1 && results.iter().all(is_unclear);
@@ -96,7 +96,7 @@ fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<EventResult>, SystemicFa
         .collect()
 }
 
-/// Errors that any other write would meet as well: no memory, no right, not the master, still loading.
+/// Whether any other write would fail in the same way: no memory, no right, not the master, still loading.
 fn is_about_redis(error: &RedisError) -> bool {
     const CODES: [&str; 5] = ["OOM", "MISCONF", "NOAUTH", "WRONGPASS", "NOREPLICAS"];
     if let ErrorKind::Server(kind) = error.kind() {

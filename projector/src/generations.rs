@@ -123,15 +123,15 @@ pub async fn mark_dirty(db: &PgPool, generation: &Generation) -> anyhow::Result<
     Ok(())
 }
 
-/// Makes the partition of a projection's table that holds a generation; one that exists stays as it is.
-pub async fn create_partition(db: &PgPool, generation: &Generation) -> anyhow::Result<()> {
-    let statement =
-        sqlx::query!("select from projection.create_generation_partition($1, $2)", generation.projection, generation.number);
-    timeout(ANSWERS_WITHIN, statement.execute(db))
-        .await
-        .context(NO_ANSWER)?
-        .with_context(|| format!("the partition of {} cannot be made (`command-api migrate` first)", generation.name()))?;
-    Ok(())
+/// Makes the partition of a projection's table that holds a generation, and answers whether it did; one that exists stays as it is.
+pub async fn create_partition(db: &PgPool, generation: &Generation) -> anyhow::Result<bool> {
+    let statement = sqlx::query_scalar!(
+        r#"select projection.create_generation_partition($1, $2) as "created!""#,
+        generation.projection,
+        generation.number
+    );
+    let created = timeout(ANSWERS_WITHIN, statement.fetch_one(db)).await.context(NO_ANSWER)?;
+    created.with_context(|| format!("the partition of {} cannot be made (`command-api migrate` first)", generation.name()))
 }
 
 /// The serving generations, for [`publish_serving`].

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    listing_catalog::ListingCatalog, listing_page::ListingPage, listing_search::ListingSearch, stock_levels::StockLevels,
+    listing_catalog::ListingCatalog, listing_page::ListingPages, listing_search::ListingSearch, stock_levels::StockLevels,
 };
 use crate::{
     connections::{Dependencies, StoreClients},
@@ -27,7 +27,7 @@ use crate::{
 
 /// Every projection.
 pub const ALL: [ProjectionEntry; 4] =
-    [entry::<ListingSearch>(), entry::<ListingPage>(), entry::<ListingCatalog>(), entry::<StockLevels>()];
+    [entry::<ListingSearch>(), entry::<ListingPages>(), entry::<ListingCatalog>(), entry::<StockLevels>()];
 
 /// A projection, for code that handles all of them.
 #[derive(Debug, Clone, Copy)]

@@ -126,7 +126,8 @@ mod tests {
         let object = |value: Value| value.as_object().unwrap().clone();
         let requested = object(json!({"name": "A", "max_age": 0, "allow_atomic": true, "max_msg_size": 10}));
         assert!(
-            differences(&requested, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1}))).is_empty()
+            differences(&requested, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1})))
+                .is_empty()
         );
         assert_eq!(
             differences(&requested, &object(json!({"name": "A", "max_msg_size": 5}))),

@@ -46,7 +46,7 @@ pub struct GenerationLag {
 pub struct RunningGeneration {
     generation: Generation,
     pub metrics: GenerationMetrics,
-    shown: Mutex<Shown>,
+    shown: Mutex<ShownState>,
     /// Events that were applied or found superseded since the process started.
     applied: AtomicU64,
     /// Events that wait for another try.
@@ -58,7 +58,7 @@ pub struct RunningGeneration {
 }
 
 #[derive(Debug)]
-struct Shown {
+struct ShownState {
     role: GenerationState,
     state: FeedState,
     /// Why events of a newer program keep the generation from being complete, as long as there are any.
@@ -85,7 +85,7 @@ impl RunningGeneration {
     pub fn new(generation: Generation, metrics: GenerationMetrics) -> Self {
         let state = FeedState::Waiting { why: "starting".to_owned() };
         Self {
-            shown: Mutex::new(Shown { role: generation.state, state, newer: None, lag: None }),
+            shown: Mutex::new(ShownState { role: generation.state, state, newer: None, lag: None }),
             generation,
             metrics,
             applied: AtomicU64::new(0),
@@ -96,7 +96,7 @@ impl RunningGeneration {
         }
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
+    fn shown(&self) -> MutexGuard<'_, ShownState> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,7 +142,7 @@ impl RunningGeneration {
         self.show_held(&shown);
     }
 
-    fn show_held(&self, shown: &Shown) {
+    fn show_held(&self, shown: &ShownState) {
         self.metrics.set_held(matches!(shown.state(), FeedState::Holding { .. }));
     }
 
@@ -205,7 +205,7 @@ impl RunningGeneration {
     }
 }
 
-impl Shown {
+impl ShownState {
     fn state(&self) -> FeedState {
         match (&self.state, &self.newer) {
             (FeedState::Consuming, Some((why, since))) => FeedState::Holding { why: why.clone(), since: *since },

@@ -118,9 +118,9 @@ mod tests {
     };
 
     /// Panics over the versions 13, when it renders, and 17, when it stores.
-    struct Superstitious;
+    struct PanicsAtThirteen;
 
-    impl Projection for Superstitious {
+    impl Projection for PanicsAtThirteen {
         const NAME: &'static str = "superstitious";
         const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
         const LIMITS: WriteLimits = WriteLimits { events: 10, bytes: 1024, in_flight: 1, timeout: BATCH_TIMEOUT };
@@ -156,7 +156,7 @@ mod tests {
             NewEvent::<Stock> { meta, change: &StockChange::Removed {}, state: None }.encode().unwrap()
         };
         let groups = coalesce(versions.iter().map(|version| SourceEvent::of(*version, event(*version))));
-        write_batch(Arc::new(Superstitious), groups).await.results
+        write_batch(Arc::new(PanicsAtThirteen), groups).await.results
     }
 
     #[tokio::test]

@@ -11,13 +11,13 @@ use crate::generations::Generation;
 use crate::projection::{EventFailure, EventResult, Projection, SystemicFailure, WriteEffect, WriteLimits};
 
 /// Writes the pages of one generation.
-pub struct ListingPage {
+pub struct ListingPages {
     redis: Redis,
     gate: Script,
     generation: i32,
 }
 
-impl ListingPage {
+impl ListingPages {
     /// Sends all writes in one round trip. If Redis does not know the script, it is loaded and the writes are sent again.
     async fn pipeline(&self, writes: &[Write]) -> Result<Vec<RedisResult<bool>>, RedisError> {
         let mut pipeline = redis::pipe();
@@ -42,7 +42,7 @@ impl ListingPage {
     }
 }
 
-impl Projection for ListingPage {
+impl Projection for ListingPages {
     const NAME: &'static str = listing_page::NAME;
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND, Stock::KIND];
     const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: REDIS_TIMEOUT };

@@ -27,8 +27,8 @@ const NO_PARTITION: &str = "23514";
 pub async fn provision_partitions(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::with_capacity(generations.len());
     for generation in generations {
-        generations::create_partition(&stores.db, generation).await?;
-        lines.push(format!("partition of {}: is as it should be", generation.name()));
+        let done = if generations::create_partition(&stores.db, generation).await? { "created" } else { "is as it should be" };
+        lines.push(format!("partition of {}: {done}", generation.name()));
     }
     Ok(lines)
 }
@@ -132,9 +132,9 @@ mod tests {
     }
 
     /// Refuses any statement with a 13 in it, and holds a newer 7.
-    struct Superstitious;
+    struct RefusesThirteen;
 
-    impl VersionedTable for Superstitious {
+    impl VersionedTable for RefusesThirteen {
         type Row = u128;
 
         fn id(row: &u128) -> Uuid {
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn one_bad_row_is_found_and_the_others_are_written() {
         let rows: Vec<u128> = (0..20).collect();
-        let results = upsert_all(&Superstitious, &rows).await.unwrap();
+        let results = upsert_all(&RefusesThirteen, &rows).await.unwrap();
         for (row, outcome) in results.iter().enumerate() {
             match row {
                 13 => assert!(matches!(outcome, Err(EventFailure::Poison(_)))),

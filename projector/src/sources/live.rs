@@ -3,24 +3,24 @@
 //! Its session is a state machine. Each state is a method of [`LiveSource`] that answers with the next state.
 //!
 //! ```text
-//!               ┌──────────┐  durable found   ┌──────────┐
-//!      start ──▶│ Detached │─────────────────▶│ Attached │
-//!               └──────────┘                  └──────────┘
-//!                     ▲                     not │     │ paused
-//!                     │                  paused ▼     ▼
-//!                     │                  ┌───────────┐  an operator pauses  ┌────────┐
-//!                     │                  │ Consuming │─────────────────────▶│ Paused │
-//!                     │                  └───────────┘◀─────────────────────└────────┘
-//!                     │   the store answers ▲  │          it is resumed
-//!                     │                     │  ▼ the store is away, too many retries, mass poison
-//!                     │                  ┌───────────┐
-//!                     │                  │  Holding  │
-//!                     │                  └───────────┘
-//!                     │
-//!                     └── in any state: the broker or the durable is gone. What is unacknowledged is redelivered after `ack_wait`.
-//!
-//!      in any state, when the program stops ──▶ Draining ──▶ Ended
+//!              ┌──────────┐  durable found  ┌──────────┐  an operator paused it  ┌────────┐
+//!     start ──▶│ Detached │────────────────▶│ Attached │────────────────────────▶│ Paused │
+//!              └──────────┘                 └──────────┘                         └────────┘
+//!                ▲   ▲ ▲                         │                                 ▲    │
+//!                │   │ └─────────────────────────┼─────────────────────────────────┼────┘ it is resumed
+//!                │   │                           ▼                                 │
+//!                │   │ the broker or the   ┌───────────┐      an operator pauses it  │
+//!                │   └─────────────────────│ Consuming │─────────────────────────────┘
+//!                │     durable is gone     └───────────┘─────────────────────┐
+//!                │                           │       ▲                       │ the program stops, or the
+//!                │   the store is away, too  │       │ the store             │ generation is retired
+//!                │   many retries, or mass   ▼       │ answers               ▼
+//!                │   poison                ┌───────────┐                 ┌──────────┐      ┌───────┐
+//!                └─────────────────────────│  Holding  │                 │ Draining │─────▶│ Ended │
+//!                                          └───────────┘                 └──────────┘      └───────┘
 //! ```
+//!
+//! Detached, Holding and Paused have nothing unacknowledged, so that a stop ends them at once.
 //!
 //! - *Consuming* pulls events, and acknowledges each one after the applier has settled it.
 //! - *Holding* and *Paused* have given back every unacknowledged event with a nak and pull nothing. Holding probes (PROTOCOL P4,
@@ -28,8 +28,8 @@
 //! - *Draining* waits for the batches that are being written, acknowledges what they settled, and gives back the rest.
 //!
 //! An event that a newer program wrote does not end the state *Consuming*: it is given back with a delay, for a newer projector to take
-//! it, and the generation shows that it holds until no such event is left. Dying in any state loses nothing: what was not acknowledged
-//! is handed out again, and applying it again changes nothing.
+//! it, and the generation shows that it holds until no such event is left. A broker that is lost in any state, or a process that dies,
+//! loses nothing: what was not acknowledged is redelivered after `ack_wait`, and applying it again changes nothing.
 
 mod pull;
 mod unacknowledged;
@@ -295,7 +295,8 @@ impl<P: Projection> LiveSource<P> {
                 () = sleep(PAUSE_POLL) => {}
             }
             if !self.running.is_paused() {
-                return Ok(SessionState::Consuming(session));
+                // The durable may have been deleted and made again meanwhile.
+                return Ok(SessionState::Detached);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Applies events to one generation of a projection, and judges the results.
 //!
 //! An applier does not know where its events come from. A source hands it events and asks for the next step; the applier batches
-//! them, writes the batches, and answers with a [`Judgement`]: which events are settled, so that the source may acknowledge them
+//! them, writes the batches, and returns a [`Judgement`]: which events are settled, so that the source may acknowledge them
 //! where they came from, and whether to hold. What it has not settled stays with it until it is, or until the source takes
 //! everything back with [`Applier::release`].
 //!
@@ -390,7 +390,7 @@ impl<P: Projection> Applier<P> {
         }))
     }
 
-    /// Ends everything: waits for the batches that are being written and forgets what is queued or waits for a try. Answers with the
+    /// Ends everything: waits for the batches that are being written and forgets what is queued or waits for a try. Returns the
     /// events that were applied meanwhile; failures are not counted. The source takes back all others.
     pub async fn release(&mut self) -> anyhow::Result<Vec<u64>> {
         self.forget_queued();

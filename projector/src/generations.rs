@@ -23,7 +23,7 @@ use views::{
 use crate::{applier::DeadLetterClass, metrics::GenerationLabels};
 
 /// Bound of one statement on this small table. It also ends a statement on a connection whose server has vanished.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_ANSWER: &str = "Postgres does not answer";
 /// How soon a write of the serving generations to Redis that failed is tried again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ pub async fn fed(db: &PgPool) -> anyhow::Result<Vec<Generation>> {
     let statement = sqlx::query!(
         "select projection, generation, state from projection.generations where state <> 'retired' order by projection, generation"
     );
-    let rows = timeout(ANSWERS_WITHIN, statement.fetch_all(db)).await.context(NO_ANSWER)??;
+    let rows = timeout(STATEMENT_TIMEOUT, statement.fetch_all(db)).await.context(NO_ANSWER)??;
     let read = |row: &str, number, state: &str| {
         let state =
             GenerationState::from_name(state).with_context(|| format!("generation {number} of {row} has state {state}"))?;
@@ -119,18 +119,18 @@ pub async fn mark_dirty(db: &PgPool, generation: &Generation) -> anyhow::Result<
         generation.projection,
         generation.number
     );
-    timeout(ANSWERS_WITHIN, statement.execute(db)).await.context(NO_ANSWER)??;
+    timeout(STATEMENT_TIMEOUT, statement.execute(db)).await.context(NO_ANSWER)??;
     Ok(())
 }
 
-/// Makes the partition of a projection's table that holds a generation, and answers whether it did; one that exists stays as it is.
+/// Makes the partition of a projection's table that holds a generation, and returns whether it did; one that exists stays as it is.
 pub async fn create_partition(db: &PgPool, generation: &Generation) -> anyhow::Result<bool> {
     let statement = sqlx::query_scalar!(
         r#"select projection.create_generation_partition($1, $2) as "created!""#,
         generation.projection,
         generation.number
     );
-    let created = timeout(ANSWERS_WITHIN, statement.fetch_one(db)).await.context(NO_ANSWER)?;
+    let created = timeout(STATEMENT_TIMEOUT, statement.fetch_one(db)).await.context(NO_ANSWER)?;
     created.with_context(|| format!("the partition of {} cannot be made (`command-api migrate` first)", generation.name()))
 }
 

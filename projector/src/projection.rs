@@ -27,7 +27,7 @@ pub trait Projection: Sized + Send + Sync + 'static {
     /// Opens one generation. Connects to nothing: a store that is away is met by the first write.
     fn open(stores: &StoreClients, generation: &Generation) -> Self;
 
-    /// Makes what its store must have before the first event of these generations: an index, a partition. Answers with one line for
+    /// Makes what its store must have before the first event of these generations: an index, a partition. Returns one line for
     /// the operator per thing that it looked at. Can be run again at any time.
     fn provision(
         _stores: &StoreClients,
@@ -39,7 +39,7 @@ pub trait Projection: Sized + Send + Sync + 'static {
     /// Turns an event into what is written. Pure. An error or a panic makes the event poison.
     fn render(&self, event: &Event) -> anyhow::Result<Self::Write>;
 
-    /// Writes a batch and answers with one result for each write, in the same order. A batch of a state projection has at most one
+    /// Writes a batch and returns one result for each write, in the same order. A batch of a state projection has at most one
     /// event per aggregate; that of a ledger has the events of an aggregate in the order of their versions. Events may come twice,
     /// and late: writing one again must change nothing.
     fn store(&self, writes: Vec<Self::Write>) -> impl Future<Output = Result<Vec<EventResult>, SystemicFailure>> + Send;

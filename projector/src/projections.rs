@@ -40,7 +40,7 @@ pub struct ProjectionEntry {
     pub feed: fn(Dependencies, Arc<RunningGeneration>, CancellationToken) -> JoinHandle<anyhow::Result<()>>,
 }
 
-/// Answers with one line per thing that was looked at.
+/// Returns one line per thing that was looked at.
 pub type ProvisionStore =
     for<'a> fn(&'a StoreClients, &'a [Generation]) -> Pin<Box<dyn Future<Output = anyhow::Result<Vec<String>>> + Send + 'a>>;
 

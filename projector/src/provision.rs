@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long servers may take that are started at the same time.
-const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
 pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
@@ -33,7 +33,7 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
             sleep(CONNECT_AGAIN).await;
         }
     };
-    timeout(CONNECTS_WITHIN, connected).await.context("the broker at NATS_URL does not answer")?;
+    timeout(CONNECT_TIMEOUT, connected).await.context("the broker at NATS_URL does not answer")?;
     connections::check_broker(&jetstream)?;
     for definition in streams::DEFINITIONS {
         print_line(&streams::provision(&jetstream, definition).await?)?;
@@ -43,8 +43,8 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     let generations =
         generations::fed(&clients.db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
     for projection in ALL {
-        let (own, _): (Vec<Generation>, Vec<_>) =
-            generations.iter().cloned().partition(|generation| generation.projection == projection.name);
+        let own = generations.iter().filter(|generation| generation.projection == projection.name);
+        let own: Vec<Generation> = own.cloned().collect();
         // The store first: as soon as the durable consumer exists, running projectors write.
         for line in (projection.provision)(&clients, &own).await? {
             print_line(&line)?;

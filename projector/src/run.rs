@@ -145,7 +145,7 @@ fn publish_if_changed(serving: &watch::Sender<ServingGenerations>, current: Serv
     });
 }
 
-/// Answers `false` if the program stops meanwhile.
+/// Returns `false` if the program stops meanwhile.
 async fn wait_for_broker(jetstream: &jetstream::Context, stop: &CancellationToken) -> bool {
     let client = jetstream.client();
     let mut logged = false;

@@ -126,7 +126,7 @@ impl RunningGeneration {
         self.shown().state()
     }
 
-    /// Answers whether the state changed.
+    /// Returns whether the state changed.
     pub fn set_state(&self, state: FeedState) -> bool {
         let mut shown = self.shown();
         let changed = shown.state != state;
@@ -237,5 +237,34 @@ impl RunningGenerations {
 
     pub fn to_json(&self) -> Value {
         json!({ "projections": self.all().iter().map(|running| running.report()).collect::<Vec<_>>() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_generation_that_waits_for_a_newer_program_holds_until_no_such_event_is_left() {
+        let generation = Generation::new("listing_page", 2, GenerationState::Fed);
+        let metrics = Metrics::register(&mut Registry::default()).of(&generation);
+        let running = RunningGeneration::new(generation, metrics);
+        let (first, later) = (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(9));
+        running.set_state(FeedState::Consuming);
+        running.set_newer(Some("one".to_owned()), first);
+        running.set_newer(Some("another".to_owned()), later);
+        assert_eq!(running.state(), FeedState::Holding { why: "another".to_owned(), since: first });
+        assert!(!running.set_state(FeedState::Consuming), "it consumes the others all the time");
+
+        // A reason of the feed itself comes first.
+        let away = FeedState::Waiting { why: "the broker is away".to_owned() };
+        running.set_state(away.clone());
+        assert_eq!(running.state(), away);
+        running.set_state(FeedState::Consuming);
+        running.set_newer(None, later);
+        assert_eq!(running.state(), FeedState::Consuming);
     }
 }

@@ -1,4 +1,4 @@
-//! `projector status`: how far each projection is.
+//! `projector status`: shows lag, rate, state and dead letters of each generation.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use crate::{
     settings::{Output, StatusSettings},
 };
 
-/// The rate is what is answered within this time.
+/// The time over which the rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(1);
-/// A projector on this machine, or near it.
-const OPS_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-const BROKER_CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+/// Timeout of a projector's operations port, on this machine or near it.
+const OPS_TIMEOUT: Duration = Duration::from_secs(3);
+const BROKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const BROKER_AGAIN: Duration = Duration::from_millis(50);
 
 /// One line of the table.
@@ -69,8 +69,8 @@ async fn lines(settings: &StatusSettings) -> anyhow::Result<Vec<StatusLine>> {
             sleep(BROKER_AGAIN).await;
         }
     };
-    timeout(BROKER_CONNECTS_WITHIN, connected).await.context("the broker does not answer")?;
-    let running = running(settings).await;
+    timeout(BROKER_CONNECT_TIMEOUT, connected).await.context("the broker does not answer")?;
+    let running = running_generations(settings).await;
     let generations = generations(settings, running.as_deref()).await?;
     let dead_letters = monitor::dead_letters(&jetstream).await.context("the dead letters cannot be counted")?;
 
@@ -122,8 +122,8 @@ async fn generations(settings: &StatusSettings, running: Option<&[GenerationRepo
 }
 
 /// Asks the running process; `None` if none answers.
-async fn running(settings: &StatusSettings) -> Option<Vec<GenerationReport>> {
-    let client = reqwest::Client::builder().no_proxy().timeout(OPS_ANSWERS_WITHIN).build().ok()?;
+async fn running_generations(settings: &StatusSettings) -> Option<Vec<GenerationReport>> {
+    let client = reqwest::Client::builder().no_proxy().timeout(OPS_TIMEOUT).build().ok()?;
     let url = match &settings.ops {
         Some(url) => url.join("status").ok()?,
         None => format!("http://{}/status", reachable(settings.own.ops_addr)).parse().ok()?,
@@ -132,7 +132,7 @@ async fn running(settings: &StatusSettings) -> Option<Vec<GenerationReport>> {
     Some(status.projections)
 }
 
-/// Listening on all addresses is not an address to connect to.
+/// Replaces the address that stands for all addresses, to which nobody can connect, with the local one.
 fn reachable(mut addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() {
         addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });

@@ -16,7 +16,7 @@ pub trait VersionedTable: Sync {
 
     fn id(row: &Self::Row) -> Uuid;
 
-    /// Writes the rows in one statement, and answers with the ids of those that were newer than the stored ones.
+    /// Writes the rows in one statement, and returns the ids of those that were newer than the stored ones.
     fn upsert(&self, rows: &[Self::Row]) -> impl Future<Output = sqlx::Result<Vec<Uuid>>> + Send;
 }
 

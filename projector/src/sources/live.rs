@@ -1,6 +1,6 @@
 //! The live source: hands the events of a durable consumer to the applier of one generation, for as long as the process lives.
 //!
-//! Its session is a state machine. Each state is a method of [`LiveSource`] that answers with the next state.
+//! Its session is a state machine. Each state is a method of [`LiveSource`] that returns the next state.
 //!
 //! ```text
 //!              ┌──────────┐  durable found  ┌──────────┐  an operator paused it  ┌────────┐
@@ -328,7 +328,7 @@ impl<P: Projection> LiveSource<P> {
         Ok(())
     }
 
-    /// Does what a judgement asks for, and answers with the reason to hold, if there is one.
+    /// Does what a judgement asks for, and returns the reason to hold, if there is one.
     async fn follow(&mut self, session: &mut Session, judgement: Judgement) -> anyhow::Result<Option<String>> {
         for sequence in judgement.settled {
             session.unacknowledged.ack(sequence).await?;

@@ -116,7 +116,7 @@ impl Pull {
         }
     }
 
-    /// Waits for the end of the open request, and answers with the events that still came. From then on the broker hands out nothing here.
+    /// Waits for the end of the open request, and returns the events that still came. From then on the broker hands out nothing here.
     pub async fn finish(&mut self) -> Vec<jetstream::Message> {
         let mut rest = Vec::new();
         while self.is_open() {

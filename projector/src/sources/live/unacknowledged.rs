@@ -86,7 +86,7 @@ impl Unacknowledged {
         Ok(())
     }
 
-    /// Gives all events back, to be handed out again at once, and answers with their sequences.
+    /// Gives all events back, to be handed out again at once, and returns their sequences.
     pub async fn nak_all(&mut self) -> anyhow::Result<Vec<u64>> {
         let replies = std::mem::take(&mut self.replies);
         let mut given_back = Vec::with_capacity(replies.len());

@@ -40,7 +40,7 @@ pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 pub const REDIS_TIMEOUT: Duration = Duration::from_secs(2);
 const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a statement of some hundred rows, which the server enforces. A server that is gone enforces nothing: see
-/// [`postgres::that_answer`], and the timeouts of the callers.
+/// [`postgres::checked`], and the timeouts of the callers.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of getting a connection, after which the store counts as away.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -126,7 +126,7 @@ pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
     let milliseconds = STATEMENT_TIMEOUT.as_millis().to_string();
     let options = options.application_name(NAME).options([("statement_timeout", milliseconds)]);
     let pool = PgPoolOptions::new().max_connections(DATABASE_CONNECTIONS).acquire_timeout(DATABASE_CONNECT_TIMEOUT);
-    Ok(postgres::that_answer(pool, DATABASE_RECOVERY_TIMEOUT).connect_lazy_with(options))
+    Ok(postgres::checked(pool, DATABASE_RECOVERY_TIMEOUT).connect_lazy_with(options))
 }
 
 /// Opens the client of Redis. It connects when it is first used, and again after each failure.

@@ -1,5 +1,6 @@
 //! The readiness report: one check for each dependency.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -11,19 +12,19 @@ const STORE_ANSWERS_WITHIN: Duration = Duration::from_millis(1_500);
 /// The result of checking one dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    name: &'static str,
+    name: Cow<'static, str>,
     needed: bool,
     failure: Option<String>,
 }
 
 impl Check {
     #[must_use]
-    pub fn passed(name: &'static str) -> Self {
-        Self { name, needed: true, failure: None }
+    pub fn passed(name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), needed: true, failure: None }
     }
 
-    pub fn failed(name: &'static str, why: impl Into<String>) -> Self {
-        Self { name, needed: true, failure: Some(why.into()) }
+    pub fn failed(name: impl Into<Cow<'static, str>>, why: impl Into<String>) -> Self {
+        Self { name: name.into(), needed: true, failure: Some(why.into()) }
     }
 
     /// Checks whether a store answers in time. The store's error is not shown, because it may contain addresses and user names.
@@ -80,7 +81,7 @@ impl Report {
             if let Some(failure) = &check.failure {
                 result.insert("detail".to_owned(), json!(failure));
             }
-            (check.name.to_owned(), Value::Object(result))
+            (check.name.to_string(), Value::Object(result))
         });
         Value::Object(shown.collect())
     }

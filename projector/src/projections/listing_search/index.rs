@@ -1,4 +1,4 @@
-//! The index template, the index of each generation, and the alias that searches read.
+//! Provisions OpenSearch: the index template, the index of each generation, and the alias that searches read.
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -7,38 +7,41 @@ use opensearch::{
     http::{Method, StatusCode, headers::HeaderMap},
 };
 use serde_json::{Value, json};
-use views::listing_search::{index, index_body, mapping_hash, template};
+use views::listing_search::{index_body, mapping_hash, template};
 
-/// Makes what is missing; `generations` are numbers, and whether each serves.
-pub async fn provision(opensearch: &OpenSearch, alias: &str, generations: &[(i32, bool)]) -> anyhow::Result<Vec<String>> {
-    let mut told = Vec::new();
+use crate::generations::Generation;
+
+/// Makes what is missing for these generations.
+pub async fn provision(opensearch: &OpenSearch, alias: &str, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
     put(opensearch, &format!("/_index_template/{alias}"), &template(alias)).await?;
-    let (_, stuck) = get(opensearch, &format!("/_index_template/{alias}")).await?;
-    let stuck = &stuck["index_templates"][0]["index_template"]["_meta"]["mapping_hash"];
-    if *stuck != mapping_hash() {
-        bail!("OpenSearch did not take the index template {alias}: its mapping hash is {stuck}");
+    let (_, stored) = get(opensearch, &format!("/_index_template/{alias}")).await?;
+    let stored = &stored["index_templates"][0]["index_template"]["_meta"]["mapping_hash"];
+    if *stored != mapping_hash() {
+        bail!("OpenSearch did not take the index template {alias}: its mapping hash is {stored}");
     }
-    told.push(format!("index template {alias}: is as it should be"));
+    lines.push(format!("index template {alias}: is as it should be"));
 
-    for &(generation, _) in generations {
-        told.push(provision_index(opensearch, &index(alias, generation.cast_unsigned())).await?);
+    for generation in generations {
+        lines.push(provision_index(opensearch, &generation.search_index(alias)).await?);
     }
-    if let Some((serving, _)) = generations.iter().find(|(_, serving)| *serving) {
-        told.push(provision_alias(opensearch, alias, &index(alias, serving.cast_unsigned())).await?);
+    if let Some(serving) = generations.iter().find(|generation| generation.is_serving()) {
+        lines.push(provision_alias(opensearch, alias, &serving.search_index(alias)).await?);
     }
-    Ok(told)
+    Ok(lines)
 }
 
-/// An index keeps the mapping that it was made with: documents that are in it were analysed by that.
+/// Makes an index, or checks the one that is there. An index keeps the mapping that it was made with, because its documents were
+/// analysed by that.
 async fn provision_index(opensearch: &OpenSearch, index: &str) -> anyhow::Result<String> {
-    let (status, held) = get(opensearch, &format!("/{index}")).await?;
-    let (held, done) = if status == StatusCode::NOT_FOUND {
+    let (status, found) = get(opensearch, &format!("/{index}")).await?;
+    let (found, done) = if status == StatusCode::NOT_FOUND {
         put(opensearch, &format!("/{index}"), &index_body()).await?;
         (get(opensearch, &format!("/{index}")).await?.1, "created")
     } else {
-        (held, "is as it should be")
+        (found, "is as it should be")
     };
-    let hash = &held[index]["mappings"]["_meta"]["mapping_hash"];
+    let hash = &found[index]["mappings"]["_meta"]["mapping_hash"];
     if *hash != mapping_hash() {
         bail!(
             "index {index} has the mapping {hash}, and this version writes {}: documents would be refused or not be found. \
@@ -46,17 +49,17 @@ async fn provision_index(opensearch: &OpenSearch, index: &str) -> anyhow::Result
             mapping_hash()
         );
     }
-    // Shards, replicas and refresh interval belong to whoever runs it; strictness is ours.
-    if held[index]["mappings"]["dynamic"] != json!("strict") {
+    // Shards, replicas and refresh interval are the operator's choice; strictness is not.
+    if found[index]["mappings"]["dynamic"] != json!("strict") {
         bail!("OpenSearch did not take the mapping of {index} as strict");
     }
     Ok(format!("index {index}: {done}"))
 }
 
-/// The alias points where the generations say. Moving it is the business of a rebuild, not ours.
+/// Makes the alias point to the serving generation. One that points elsewhere is refused: only a rebuild moves it.
 async fn provision_alias(opensearch: &OpenSearch, alias: &str, serving: &str) -> anyhow::Result<String> {
-    let (status, held) = get(opensearch, &format!("/_alias/{alias}")).await?;
-    let holders: Vec<&String> = held.as_object().map(|holders| holders.keys().collect()).unwrap_or_default();
+    let (status, found) = get(opensearch, &format!("/_alias/{alias}")).await?;
+    let holders: Vec<&String> = found.as_object().map(|holders| holders.keys().collect()).unwrap_or_default();
     if status != StatusCode::NOT_FOUND && holders == [serving] {
         return Ok(format!("alias {alias}: is as it should be"));
     }
@@ -65,8 +68,8 @@ async fn provision_alias(opensearch: &OpenSearch, alias: &str, serving: &str) ->
     }
     let actions = json!({ "actions": [{ "add": { "index": serving, "alias": alias } }] });
     send(opensearch, Method::Post, "/_aliases", &actions).await?;
-    let (_, stuck) = get(opensearch, &format!("/_alias/{alias}")).await?;
-    if stuck.get(serving).is_none() {
+    let (_, stored) = get(opensearch, &format!("/_alias/{alias}")).await?;
+    if stored.get(serving).is_none() {
         bail!("OpenSearch did not take the alias {alias}");
     }
     Ok(format!("alias {alias}: created, points to {serving}"))

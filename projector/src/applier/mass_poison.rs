@@ -1,33 +1,33 @@
-//! Notices when aggregates suddenly turn to poison by the dozen: then the projector or the mapping is wrong, not the events, and
-//! putting them all aside would empty a read model (PROTOCOL P5). One aggregate counts once, however often it is edited.
+//! Recognises that many aggregates suddenly turn to poison. Then the projector or the mapping is wrong, not the events, and a dead
+//! letter for each would empty a read model (PROTOCOL P5, decision 0301). One aggregate counts once, however often it is edited.
 
 use std::collections::{HashSet, VecDeque};
 
-/// As many of the latest outcomes are looked at.
+/// How many of the latest results are looked at.
 const WINDOW: usize = 1000;
-/// Fewer are put aside one by one.
-const SUSPICIOUS: usize = 20;
-/// In hundredths of the window's outcomes.
+/// Fewer aggregates than this become dead letters one by one.
+const SUSPICIOUS_AGGREGATES: usize = 20;
+/// In percent of the results in the window.
 const SUSPICIOUS_PERCENT: usize = 1;
 
-/// The latest outcomes: of an event that was poison, its subject.
+/// The latest results: for poison, the subject of the event.
 #[derive(Debug, Default)]
 pub struct MassPoison {
     latest: VecDeque<Option<String>>,
 }
 
 impl MassPoison {
-    pub fn note_stored(&mut self) {
-        self.note(None);
+    pub fn note_applied(&mut self) {
+        self.push(None);
     }
 
-    /// Also one that is met again and again, while everything is held, keeps the others that are remembered.
+    /// Notes a poison event. A subject that is met again replaces its earlier entry, so that it does not push out the others.
     pub fn note_poison(&mut self, subject: &str) {
         self.forget(subject);
-        self.note(Some(subject.to_owned()));
+        self.push(Some(subject.to_owned()));
     }
 
-    fn note(&mut self, poison: Option<String>) {
+    fn push(&mut self, poison: Option<String>) {
         if self.latest.len() == WINDOW {
             self.latest.pop_front();
         }
@@ -37,10 +37,10 @@ impl MassPoison {
     /// The distinct subjects, if there are suspiciously many.
     pub fn suspicious(&self) -> Option<HashSet<&str>> {
         let poison: HashSet<&str> = self.latest.iter().flatten().map(String::as_str).collect();
-        (poison.len() >= SUSPICIOUS && poison.len() * 100 > self.latest.len() * SUSPICIOUS_PERCENT).then_some(poison)
+        (poison.len() >= SUSPICIOUS_AGGREGATES && poison.len() * 100 > self.latest.len() * SUSPICIOUS_PERCENT).then_some(poison)
     }
 
-    /// An aggregate of which events were put aside before tells nothing new.
+    /// An aggregate that has dead letters from before is no new evidence.
     pub fn forget(&mut self, subject: &str) {
         self.latest.retain(|poison| poison.as_deref() != Some(subject));
     }
@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn one_that_is_met_again_and_again_does_not_push_out_the_others() {
         let mut guard = MassPoison::default();
-        for aggregate in 0..SUSPICIOUS {
+        for aggregate in 0..SUSPICIOUS_AGGREGATES {
             guard.note_poison(&aggregate.to_string());
         }
         for _ in 0..2 * WINDOW {
             guard.note_poison("0");
         }
-        assert_eq!(guard.suspicious().map(|subjects| subjects.len()), Some(SUSPICIOUS));
+        assert_eq!(guard.suspicious().map(|subjects| subjects.len()), Some(SUSPICIOUS_AGGREGATES));
     }
 
     #[test]
@@ -82,7 +82,7 @@ mod tests {
             guard.note_poison(&aggregate.to_string());
         }
         for _ in 0..WINDOW {
-            guard.note_stored();
+            guard.note_applied();
         }
         assert_eq!(guard.suspicious(), None);
     }

@@ -79,9 +79,9 @@ revoke all on projection.listings_1, projection.stock_levels_1 from listings_pro
 grant select, insert, update, delete on projection.listings, projection.stock_levels to listings_projector;
 grant select on projection.listings, projection.stock_levels to listings_query;
 
--- Makes the partition of a generation; one that exists stays as it is. It runs with the rights of its owner, because the projector
+-- Makes the partition of a generation, and says whether it did; one that exists stays as it is. It runs with the rights of its owner, because the projector
 -- owns no table. The table is made apart and then attached: `create table … partition of` would lock out every reader and writer.
-create function projection.create_generation_partition(projection text, generation integer) returns void
+create function projection.create_generation_partition(projection text, generation integer) returns boolean
     language plpgsql
     security definer
     set search_path = pg_catalog, pg_temp
@@ -102,7 +102,7 @@ begin
     if to_regclass(format('projection.%I', part)) is null then
         execute format('create table projection.%I (like projection.%I including defaults including constraints including storage)', part, parent);
         execute format('alter table projection.%I attach partition projection.%I for values in (%s)', parent, part, generation);
-        return;
+        return true;
     end if;
     select pg_get_expr(c.relpartbound, c.oid) into other
       from pg_class c join pg_inherits i on i.inhrelid = c.oid
@@ -110,7 +110,12 @@ begin
     if other is distinct from format('FOR VALUES IN (%s)', generation) then
         raise exception 'projection.% exists, but is not the partition of generation %', part, generation using errcode = 'duplicate_table';
     end if;
+    return false;
 end
 $$;
 revoke all on function projection.create_generation_partition(text, integer) from public;
 grant execute on function projection.create_generation_partition(text, integer) to listings_projector;
+
+-- The name of a durable consumer follows from projection and generation.
+alter table projection.generations add constraint generations_durable
+    check (durable = projection || case generation when 1 then '' else '-' || generation end);

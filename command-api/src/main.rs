@@ -1,6 +1,6 @@
 //! The write side of the marketplace. Read this crate in the order of a request:
 
-// 1. The program is told what to be, and starts.
+// 1. The program reads its role and settings, and starts.
 mod cli;
 mod migrate;
 mod serve;
@@ -32,8 +32,7 @@ mod import;
 use std::process::ExitCode;
 
 use service::clock::Clock;
-use service::program::exit_code;
-use service::stdout::tell;
+use service::program::{exit_code, print_line};
 use service::{ops, settings, telemetry};
 
 use crate::cli::{Cli, Role};
@@ -57,9 +56,9 @@ async fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
-            Ok(tell(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
+            Ok(print_line(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
         }
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => Ok(tell(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
+        Role::Version => Ok(print_line(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
     }
 }

@@ -1,6 +1,7 @@
-//! Events that a projection could not apply, put aside with the reason, so that those behind them can go on.
+//! Dead letters: events that a projection could not apply, stored with the reason, so that the events behind them can go on.
 //!
-//! A letter is stored before its event is acknowledged: dying in between stores it twice, under the same id.
+//! A dead letter is stored before its event is acknowledged. Dying in between stores it again under the same id, which the broker
+//! recognises.
 
 use std::time::Duration;
 
@@ -16,14 +17,14 @@ use async_nats::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{
     envelope::header::MESSAGE_ID,
-    subject::{DLQ_PREFIX, DLQ_STREAM, EVENTS_PREFIX},
+    subject::{DLQ_STREAM, EVENTS_PREFIX},
 };
 
 use tokio::time::timeout;
 
-use crate::{delivery::Delivery, verdict::Class};
+use crate::{applier::DeadLetterClass, generations::Generation, source_event::SourceEvent};
 
-/// Names of the headers that say why an event was put aside.
+/// Names of the headers that say why an event became a dead letter.
 pub mod header {
     pub const PROJECTION: &str = "Dlq-Projection";
     pub const GENERATION: &str = "Dlq-Generation";
@@ -34,50 +35,53 @@ pub mod header {
     pub const STREAM_SEQUENCE: &str = "Dlq-Stream-Sequence";
 }
 
-/// Headers of the broker. A copied id would make the letter a duplicate, a copied expectation would never be met.
-const BROKERS_OWN: &str = "nats-";
-/// A header is one line; nobody reads more of it. In bytes.
+/// How headers for the broker begin. A copied id would make the dead letter a duplicate; a copied expectation would never be met.
+const BROKER_PREFIX: &str = "nats-";
+/// The longest value of a header, in bytes.
 const VALUE_MAX: usize = 1024;
 
-/// Two questions, each with a bound of its own once the client has taken it; without a connection it may not even do that.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(12);
+/// Timeout of two requests. Each has one of its own once the client has taken it, which it may not do without a connection.
+const STORE_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Why an event is put aside.
+/// Why an event becomes a dead letter.
 #[derive(Debug)]
-pub struct Reason {
-    pub class: Class,
+pub struct DeadLetterReason {
+    pub class: DeadLetterClass,
     pub error: String,
     pub attempts: u32,
     pub first_failed_at: DateTime<Utc>,
 }
 
-/// The letters of one projection's generation.
+/// The dead letters of one generation.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
-    pub jetstream: jetstream::Context,
-    pub projection: &'static str,
-    pub generation: i32,
+    jetstream: jetstream::Context,
+    generation: Generation,
 }
 
 impl DeadLetters {
-    /// Returns once the broker has it.
-    pub async fn store(&self, delivery: &Delivery, reason: &Reason) -> anyhow::Result<()> {
-        let subject = self.subject(delivery, reason.class);
-        let mut headers = self.headers(delivery, reason);
-        let id = self.id(delivery);
+    pub fn new(jetstream: jetstream::Context, generation: Generation) -> Self {
+        Self { jetstream, generation }
+    }
+
+    /// Stores the dead letter of an event. Returns once the broker has acknowledged it.
+    pub async fn store(&self, event: &SourceEvent, reason: &DeadLetterReason) -> anyhow::Result<()> {
+        let subject = self.subject(event, reason.class);
+        let mut headers = self.headers(event, reason);
+        let id = self.generation.dead_letter_id(&event.event_id());
         in_time(async {
-            // Whoever writes events by hand may give two of them one id.
-            for id in [one_line(&id), one_line(&format!("{}/{id}", delivery.sequence))] {
+            // Two events that were written by hand may have one id (decision 0303).
+            for id in [one_line(&id), one_line(&format!("{}/{id}", event.sequence))] {
                 headers.insert(MESSAGE_ID, id.as_str());
-                let publish = self.jetstream.publish_with_headers(subject.clone(), headers.clone(), delivery.payload().clone());
+                let publish = self.jetstream.publish_with_headers(subject.clone(), headers.clone(), event.body().clone());
                 let ack =
                     publish.await.context("the dead letter was not sent")?.await.context("the dead letter was not stored")?;
                 if !ack.duplicate {
                     return Ok(());
                 }
-                // Being called a duplicate is no proof: the broker remembers ids of what was purged.
-                match self.letter_at(ack.sequence).await?.filter(|letter| has_id(letter, &id)) {
-                    Some(letter) if letter.subject.as_str() == subject && letter.payload == *delivery.payload() => return Ok(()),
+                // A duplicate is no proof that it is stored: the broker remembers the ids of messages that were purged.
+                match self.message_at(ack.sequence).await?.filter(|stored| has_id(stored, &id)) {
+                    Some(stored) if stored.subject.as_str() == subject && stored.payload == *event.body() => return Ok(()),
                     Some(_) => {}
                     None => anyhow::bail!("the broker takes the dead letter for a duplicate"),
                 }
@@ -87,20 +91,20 @@ impl DeadLetters {
         .await
     }
 
-    /// What is where the broker says that the first copy is.
-    async fn letter_at(&self, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
+    /// Reads the message that the broker takes for the first copy.
+    async fn message_at(&self, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
         let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
         match stream.get_raw_message(sequence).await {
-            Ok(letter) => Ok(Some(letter)),
+            Ok(stored) => Ok(Some(stored)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether an event of the same aggregate was put aside before.
-    pub async fn knows_aggregate_of(&self, delivery: &Delivery, class: Class) -> anyhow::Result<bool> {
+    /// Whether there is a dead letter of the event's aggregate.
+    pub async fn has_some_of_aggregate(&self, event: &SourceEvent, class: DeadLetterClass) -> anyhow::Result<bool> {
         let stream = self.jetstream.get_stream_no_info(DLQ_STREAM).await?;
-        let subject = self.subject(delivery, class);
+        let subject = self.subject(event, class);
         in_time(async {
             match stream.get_last_raw_message_by_subject(&subject).await {
                 Ok(_) => Ok(true),
@@ -111,19 +115,15 @@ impl DeadLetters {
         .await
     }
 
-    fn id(&self, delivery: &Delivery) -> String {
-        format!("{}/{}/{}", self.projection, self.generation, delivery.event_id())
+    fn subject(&self, event: &SourceEvent, class: DeadLetterClass) -> String {
+        let aggregate = event.subject().strip_prefix(EVENTS_PREFIX).unwrap_or(".unknown.unknown");
+        self.generation.dead_letter_subject(class, aggregate)
     }
 
-    fn subject(&self, delivery: &Delivery, class: Class) -> String {
-        let aggregate = delivery.subject().strip_prefix(EVENTS_PREFIX).unwrap_or(".unknown.unknown");
-        format!("{DLQ_PREFIX}.{}.{}{aggregate}", self.projection, class.as_str())
-    }
-
-    fn headers(&self, delivery: &Delivery, reason: &Reason) -> HeaderMap {
+    fn headers(&self, event: &SourceEvent, reason: &DeadLetterReason) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for (name, values) in delivery.headers().into_iter().flat_map(HeaderMap::iter) {
-            if !AsRef::<str>::as_ref(name).to_ascii_lowercase().starts_with(BROKERS_OWN) {
+        for (name, values) in event.headers().into_iter().flat_map(HeaderMap::iter) {
+            if !AsRef::<str>::as_ref(name).to_ascii_lowercase().starts_with(BROKER_PREFIX) {
                 for value in values {
                     headers.append(name.clone(), value.clone());
                 }
@@ -131,31 +131,31 @@ impl DeadLetters {
         }
         let first_failed_at = reason.first_failed_at.to_rfc3339_opts(SecondsFormat::Micros, true);
         let ours = [
-            (header::PROJECTION, self.projection.to_owned()),
-            (header::GENERATION, self.generation.to_string()),
+            (header::PROJECTION, self.generation.projection.clone()),
+            (header::GENERATION, self.generation.number.to_string()),
             (header::CLASS, reason.class.as_str().to_owned()),
             (header::ERROR, reason.error.clone()),
             (header::ATTEMPTS, reason.attempts.to_string()),
             (header::FIRST_FAILED_AT, first_failed_at),
-            (header::STREAM_SEQUENCE, delivery.sequence.to_string()),
+            (header::STREAM_SEQUENCE, event.sequence.to_string()),
         ];
         for (name, value) in ours {
-            // Of any of them: the id of what cannot be read is whatever its sender wrote.
+            // Any of them may have come from outside: the error quotes what the sender wrote.
             headers.insert(name, one_line(&value).as_str());
         }
         headers
     }
 }
 
-fn has_id(letter: &StreamMessage, id: &str) -> bool {
-    letter.headers.get(MESSAGE_ID).is_some_and(|held| held.as_str() == id)
+fn has_id(message: &StreamMessage, id: &str) -> bool {
+    message.headers.get(MESSAGE_ID).is_some_and(|stored| stored.as_str() == id)
 }
 
-async fn in_time<T>(question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    timeout(ANSWERED_WITHIN, question).await.context("the broker does not answer about dead letters")?
+async fn in_time<T>(request: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    timeout(STORE_TIMEOUT, request).await.context("the broker does not answer about dead letters")?
 }
 
-/// A header's value: one line, not too long.
+/// Makes a text a header's value: one line, cut at [`VALUE_MAX`].
 fn one_line(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(VALUE_MAX)];
     cut.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()

@@ -1,38 +1,41 @@
-//! Keeps the read models: consumes the events, writes OpenSearch, Redis and the schema `projection`, and deals with what
+//! Keeps the read models: consumes the events, writes OpenSearch, Redis and the schema `projection`, and stores dead letters for what
 //! cannot be applied. Read it in the order of an event:
 
-// 1. The process: what it is told, and what it talks to.
+// 1. The process: its settings, and the servers that it talks to.
 mod connections;
 mod settings;
 
-// 2. Before the first event: streams, consumers and index are as they must be.
+// 2. Before the first event: streams, durable consumers, index and partitions are as they must be.
 mod provision;
 
-// 3. Which generations there are; one consumer feeds each.
+// 3. Which generations there are, and one feed for each.
 mod generations;
 mod run;
 
-// 4. An event: decode, apply, judge, answer the broker.
-mod consumer;
+// 4. An event: a source hands it out and acknowledges it, an applier applies it and judges the result.
+mod applier;
 mod dead_letters;
-mod delivery;
-mod mass_poison;
-mod retry;
-mod verdict;
+mod source_event;
+mod sources;
 
 // 5. What it is written to.
 mod projection;
 mod projections;
 
 // 6. How it is doing.
-mod feed;
 mod metrics;
 mod monitor;
+mod running;
 mod status;
 
 use std::process::ExitCode;
 
-use service::{ops, program::exit_code, settings::parse, stdout::tell, telemetry};
+use service::{
+    ops,
+    program::{exit_code, print_line},
+    settings::parse,
+    telemetry,
+};
 
 use crate::settings::{Cli, Role};
 
@@ -46,7 +49,7 @@ async fn main() -> ExitCode {
         },
         Role::Status(settings) => status::show(&settings).await,
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => tell(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
+        Role::Version => print_line(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
     exit_code("projector", outcome)
 }

@@ -1,141 +1,166 @@
-//! What is counted of projections. Every series exists from the start, with 0.
+//! The metrics of projections. Those of a generation exist from its start, with 0, until it is retired.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use service::metrics::{Seconds, seconds_family};
 
-use crate::{projections::ALL, verdict::Class};
+use crate::{generations::Generation, projections::ALL, running::GenerationLag};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByProjection {
+struct ProjectionLabels {
     projection: &'static str,
 }
 
+/// Labels of what two generations of one projection have each for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOutcome {
-    projection: &'static str,
+pub struct GenerationLabels {
+    pub projection: String,
+    pub generation: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    projection: String,
+    generation: i32,
     outcome: &'static str,
-}
-
-/// What became of an event, in `events_total`.
-#[derive(Debug, Clone, Copy)]
-pub enum Answered {
-    Applied,
-    Superseded,
-    DeadLetter(Class),
-    /// By a generation that does not serve, and is dirty now.
-    Skipped,
-}
-
-impl Answered {
-    const ALL: [Self; 5] =
-        [Self::Applied, Self::Superseded, Self::DeadLetter(Class::Poison), Self::DeadLetter(Class::Exhausted), Self::Skipped];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Superseded => "superseded",
-            Self::DeadLetter(class) => class.as_str(),
-            Self::Skipped => "skipped",
-        }
-    }
 }
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    lag_events: Family<ByProjection, Gauge>,
-    lag_seconds: Family<ByProjection, FloatGauge>,
-    events: Family<ByOutcome, Counter>,
-    apply_duration: Seconds<ByProjection>,
-    retries: Family<ByProjection, Counter>,
-    held: Family<ByProjection, Gauge>,
-    dead_letters: Family<ByProjection, Gauge>,
+    lag_events: Family<GenerationLabels, Gauge>,
+    lag_seconds: Family<GenerationLabels, FloatGauge>,
+    events: Family<OutcomeLabels, Counter>,
+    apply_duration: ApplyDurations,
+    retries: Family<GenerationLabels, Counter>,
+    held: Family<GenerationLabels, Gauge>,
+    dead_letters: Family<ProjectionLabels, Gauge>,
+}
+
+#[derive(Debug, Clone)]
+struct ApplyDurations(Seconds<GenerationLabels>);
+
+impl Default for ApplyDurations {
+    fn default() -> Self {
+        Self(seconds_family())
+    }
 }
 
 impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            lag_events: Family::default(),
-            lag_seconds: Family::default(),
-            events: Family::default(),
-            apply_duration: seconds_family(),
-            retries: Family::default(),
-            held: Family::default(),
-            dead_letters: Family::default(),
-        };
-        for about in ALL {
-            let projection = about.name;
-            let label = ByProjection { projection };
-            metrics.lag_events.get_or_create_owned(&label);
-            metrics.lag_seconds.get_or_create_owned(&label);
-            metrics.apply_duration.get_or_create_owned(&label);
-            metrics.retries.get_or_create_owned(&label);
-            metrics.held.get_or_create_owned(&label);
-            metrics.dead_letters.get_or_create_owned(&label);
-            for outcome in Answered::ALL {
-                metrics.events.get_or_create_owned(&ByOutcome { projection, outcome: outcome.as_str() });
-            }
+        let metrics = Self::default();
+        for projection in ALL {
+            metrics.dead_letters.get_or_create_owned(&ProjectionLabels { projection: projection.name });
         }
-        registry.register(
-            "projection_lag_events",
-            "Events that the serving generation has not answered",
-            metrics.lag_events.clone(),
-        );
+        registry.register("projection_lag_events", "Events that the generation has not acknowledged", metrics.lag_events.clone());
         registry.register_with_unit(
             "projection_lag",
-            "Age of the oldest event that the serving generation has not answered",
+            "Age of the oldest event that the generation has not acknowledged",
             Unit::Seconds,
             metrics.lag_seconds.clone(),
         );
-        registry.register("projection_events", "Events answered, by what became of them", metrics.events.clone());
+        registry.register("projection_events", "Events acknowledged, by outcome", metrics.events.clone());
         registry.register_with_unit(
             "projection_apply_duration",
             "Time to write one batch",
             Unit::Seconds,
-            metrics.apply_duration.clone(),
+            metrics.apply_duration.0.clone(),
         );
-        registry.register("projection_retries", "Tries that failed and are repeated", metrics.retries.clone());
-        registry.register("projection_held", "1 while the projection has stopped on purpose", metrics.held.clone());
-        registry.register("dlq_messages", "Events put aside, each counted once", metrics.dead_letters.clone());
+        registry.register("projection_retries", "Failed tries that are repeated", metrics.retries.clone());
+        registry.register("projection_held", "1 while the generation holds", metrics.held.clone());
+        registry.register("dlq_messages", "Dead letters, each counted once", metrics.dead_letters.clone());
         metrics
     }
 
-    pub fn set_lag(&self, projection: &'static str, events: u64, seconds: f64) {
-        self.lag_events.get_or_create(&ByProjection { projection }).set(i64::try_from(events).unwrap_or(i64::MAX));
-        self.lag_seconds.get_or_create(&ByProjection { projection }).set(seconds);
-    }
-
-    /// While it is not known it is not shown: the last value would say that all is well.
-    pub fn forget_lag(&self, projection: &'static str) {
-        self.lag_events.remove(&ByProjection { projection });
-        self.lag_seconds.remove(&ByProjection { projection });
-    }
-
-    pub fn count(&self, projection: &'static str, answered: Answered, events: u64) {
-        self.events.get_or_create(&ByOutcome { projection, outcome: answered.as_str() }).inc_by(events);
-    }
-
-    pub fn observe_apply(&self, projection: &'static str, took: Duration) {
-        self.apply_duration.get_or_create(&ByProjection { projection }).observe(took.as_secs_f64());
-    }
-
-    pub fn count_retry(&self, projection: &'static str) {
-        self.retries.get_or_create(&ByProjection { projection }).inc();
-    }
-
-    pub fn set_held(&self, projection: &'static str, held: bool) {
-        self.held.get_or_create(&ByProjection { projection }).set(held.into());
+    /// The series of one generation, all with 0.
+    pub fn of(&self, generation: &Generation) -> GenerationMetrics {
+        let labels = generation.labels();
+        let of_outcome = |outcome| self.events.get_or_create_owned(&outcome_labels(&labels, outcome));
+        let metrics = GenerationMetrics {
+            applied: of_outcome(outcome::APPLIED),
+            superseded: of_outcome(outcome::SUPERSEDED),
+            poison: of_outcome(outcome::POISON),
+            exhausted: of_outcome(outcome::EXHAUSTED),
+            skipped: of_outcome(outcome::SKIPPED),
+            apply_duration: self.apply_duration.0.get_or_create_owned(&labels),
+            retries: self.retries.get_or_create_owned(&labels),
+            held: self.held.get_or_create_owned(&labels),
+            families: self.clone(),
+            labels,
+        };
+        metrics.set_lag(Some(GenerationLag::default()));
+        metrics
     }
 
     pub fn set_dead_letters(&self, projection: &'static str, letters: usize) {
-        self.dead_letters.get_or_create(&ByProjection { projection }).set(i64::try_from(letters).unwrap_or(i64::MAX));
+        let letters = i64::try_from(letters).unwrap_or(i64::MAX);
+        self.dead_letters.get_or_create(&ProjectionLabels { projection }).set(letters);
+    }
+}
+
+/// Values of the label `outcome` of `projection_events_total`.
+mod outcome {
+    pub const APPLIED: &str = "applied";
+    pub const SUPERSEDED: &str = "superseded";
+    pub const POISON: &str = "poison";
+    pub const EXHAUSTED: &str = "exhausted";
+    /// By a generation that does not serve, and is dirty from then on.
+    pub const SKIPPED: &str = "skipped";
+    pub const ALL: [&str; 5] = [APPLIED, SUPERSEDED, POISON, EXHAUSTED, SKIPPED];
+}
+
+fn outcome_labels(labels: &GenerationLabels, outcome: &'static str) -> OutcomeLabels {
+    OutcomeLabels { projection: labels.projection.clone(), generation: labels.generation, outcome }
+}
+
+/// The series of one generation, looked up once.
+#[derive(Debug)]
+pub struct GenerationMetrics {
+    pub applied: Counter,
+    pub superseded: Counter,
+    pub poison: Counter,
+    pub exhausted: Counter,
+    pub skipped: Counter,
+    pub apply_duration: Histogram,
+    pub retries: Counter,
+    held: Gauge,
+    families: Metrics,
+    labels: GenerationLabels,
+}
+
+impl GenerationMetrics {
+    pub fn set_held(&self, held: bool) {
+        self.held.set(held.into());
+    }
+
+    /// A lag that is unknown is not shown.
+    pub fn set_lag(&self, lag: Option<GenerationLag>) {
+        let Metrics { lag_events, lag_seconds, .. } = &self.families;
+        if let Some(lag) = lag {
+            lag_events.get_or_create(&self.labels).set(i64::try_from(lag.events).unwrap_or(i64::MAX));
+            lag_seconds.get_or_create(&self.labels).set(lag.seconds);
+        } else {
+            lag_events.remove(&self.labels);
+            lag_seconds.remove(&self.labels);
+        }
+    }
+
+    /// Removes the series of a generation that is retired: the last values would be shown for ever.
+    pub fn remove(&self) {
+        let Metrics { events, apply_duration, retries, held, .. } = &self.families;
+        self.set_lag(None);
+        apply_duration.0.remove(&self.labels);
+        retries.remove(&self.labels);
+        held.remove(&self.labels);
+        for outcome in outcome::ALL {
+            events.remove(&outcome_labels(&self.labels, outcome));
+        }
     }
 }
 
@@ -144,23 +169,35 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::generations::GenerationState;
 
     #[test]
-    fn every_series_is_there_before_anything_happened() {
+    fn every_series_of_a_generation_is_there_from_its_start_until_it_is_retired() {
         let mut registry = Registry::with_prefix("listings");
-        Metrics::register(&mut registry);
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        for series in [
-            "listings_projection_lag_events{projection=\"stock_levels\"} 0",
-            "listings_projection_lag_seconds{projection=\"listing_page\"} 0",
-            "listings_projection_events_total{projection=\"listing_search\",outcome=\"poison\"} 0",
-            "listings_projection_apply_duration_seconds_count{projection=\"listing_catalog\"} 0",
-            "listings_projection_retries_total{projection=\"listing_search\"} 0",
-            "listings_projection_held{projection=\"listing_search\"} 0",
-            "listings_dlq_messages{projection=\"listing_search\"} 0",
-        ] {
-            assert!(text.contains(series), "{series} is not in\n{text}");
+        let metrics = Metrics::register(&mut registry);
+        let shown = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        assert!(shown().contains("listings_dlq_messages{projection=\"listing_search\"} 0"));
+        let [first, second] = [1, 2].map(|number| metrics.of(&Generation::new("listing_page", number, GenerationState::Fed)));
+        for number in [1, 2] {
+            for (series, outcome) in [
+                ("projection_lag_events", ""),
+                ("projection_lag_seconds", ""),
+                ("projection_events_total", ",outcome=\"poison\""),
+                ("projection_apply_duration_seconds_count", ""),
+                ("projection_retries_total", ""),
+                ("projection_held", ""),
+            ] {
+                let line = format!("listings_{series}{{projection=\"listing_page\",generation=\"{number}\"{outcome}}} 0");
+                assert!(shown().contains(&line), "{line} is not in\n{}", shown());
+            }
         }
+        first.remove();
+        assert!(!shown().contains("generation=\"1\"") && shown().contains("generation=\"2\""));
+        second.set_lag(None);
+        assert!(!shown().contains("listings_projection_lag_events{"));
     }
 }

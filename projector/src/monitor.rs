@@ -1,8 +1,7 @@
-//! Watches the feeds: how far behind each is, and whether it makes progress. Readiness is judged by that, not by connections.
+//! Watches the generations that are fed: the lag of each, and whether it makes progress. Readiness depends on that, not on connections.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,93 +17,78 @@ use events::{
     subject::{DLQ_PREFIX, DLQ_STREAM, EVENTS_STREAM},
 };
 use futures_util::StreamExt as _;
-use serde_json::{Value, json};
 use service::ops::{Check, Report};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use crate::{
-    consumer::Surroundings,
-    feed::{Feed, Lag, Phase},
+    connections::Dependencies,
     projections::ALL,
+    running::{FeedState, GenerationLag, RunningGeneration, RunningGenerations},
 };
 
-/// Often enough for a graph, and for "is it keeping up".
+/// How often lag and progress are measured.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Counting dead letters reads their headers: only when there are others than before, and not more often than this.
+/// Counting dead letters reads all their headers: only when their stream changed, and not more often than this.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// An event that is tried again and again, here or in another process, holds the floor for as long as its budget lasts, and what
-/// a dead process had comes again after `ack_wait`; longer is a fault.
+/// An ack floor that stands still for longer is a fault. Less is not: an event that is retried, here or in another process, keeps the
+/// floor until its budget is spent, and the events of a process that died are redelivered after `ack_wait`.
 const STALLED_AFTER: Duration = Duration::from_mins(5);
-/// Counting stops when nothing comes for this long: the letters were purged meanwhile.
-const LETTER_COMES_WITHIN: Duration = Duration::from_secs(5);
+/// Counting stops when nothing comes for this long: the dead letters were purged meanwhile.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// All feeds of the process.
-#[derive(Debug, Clone, Default)]
-pub struct Feeds(Arc<Mutex<Vec<Arc<Feed>>>>);
-
-impl Feeds {
-    pub fn add(&self, feed: Arc<Feed>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(feed);
-    }
-
-    pub fn remove(&self, ended: &Arc<Feed>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|feed| !Arc::ptr_eq(feed, ended));
-    }
-
-    pub fn all(&self) -> Vec<Arc<Feed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn to_json(&self) -> Value {
-        json!({ "projections": self.all().iter().map(|feed| feed.status()).collect::<Vec<_>>() })
-    }
-}
-
-/// Ready while every feed consumes, or holds on purpose.
-pub fn readiness(feeds: &Feeds, around: &Surroundings) -> Report {
-    let connected = around.jetstream.client().connection_state() == async_nats::connection::State::Connected;
+/// Ready while every serving generation consumes, holds or is paused. Others are shown, but serve nobody.
+pub fn readiness(generations: &RunningGenerations, dependencies: &Dependencies) -> Report {
+    let connected = dependencies.jetstream.client().connection_state() == async_nats::connection::State::Connected;
     let broker = if connected { Check::passed("broker") } else { Check::failed("broker", "not connected") };
     let mut checks = vec![broker];
-    for feed in feeds.all() {
-        checks.push(match feed.phase() {
-            Phase::Waiting { why } => Check::failed(feed.projection, why),
-            Phase::Holding { why, .. } => Check::failed(feed.projection, format!("holds: {why}")).optional(),
-            Phase::Consuming if feed.is_stalled() => {
-                Check::failed(feed.projection, "consumes, but nothing is answered although events wait")
+    for running in generations.all() {
+        let name = running.name().to_owned();
+        let check = match running.state() {
+            FeedState::Waiting { why } => Check::failed(name, why),
+            FeedState::Holding { why, .. } => Check::failed(name, format!("holds: {why}")).optional(),
+            FeedState::Paused => Check::failed(name, "paused by an operator").optional(),
+            FeedState::Consuming if running.is_stalled() => {
+                Check::failed(name, "consumes, but acknowledges nothing although events wait")
             }
-            Phase::Consuming => Check::passed(feed.projection),
-        });
+            FeedState::Consuming => Check::passed(name),
+        };
+        checks.push(if running.is_serving() { check } else { check.optional() });
     }
     Report::of(checks)
 }
 
-/// Looks at every feed each second, until told to stop.
-pub async fn watch(feeds: Feeds, around: Surroundings, stop: CancellationToken) -> anyhow::Result<()> {
+/// Looks at every generation each second, until stopped.
+pub async fn watch(generations: RunningGenerations, dependencies: Dependencies, stop: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut progress = HashMap::new();
-    let mut letters = Letters::default();
+    let mut dead_letters = DeadLetterCount::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _ = ticks.tick() => {}
         }
-        let feeds = feeds.all();
-        if feeds.is_empty() {
+        let generations = generations.all();
+        if generations.is_empty() {
             continue;
         }
         let look = async {
-            for feed in &feeds {
-                // While the broker is away nothing is known; the connection's own check says so.
-                if let Err(error) = look_at(feed, &around, &mut progress).await {
-                    feed.set_lag(None);
-                    around.metrics.forget_lag(feed.projection);
-                    debug!(projection.name = feed.projection, error = format!("{error:#}"), "The lag is not known: {error:#}");
+            for running in &generations {
+                // While the broker is away nothing is known; the check of the connection says so.
+                if let Err(error) = look_at(running, &dependencies, &mut progress).await {
+                    running.set_lag(None);
+                    debug!(
+                        projection.name = running.generation().projection,
+                        generation = running.generation().number,
+                        error = format!("{error:#}"),
+                        "The lag of {} is not known: {error:#}",
+                        running.name()
+                    );
                 }
             }
-            if let Err(error) = letters.count(&around).await {
+            if let Err(error) = dead_letters.update(&dependencies).await {
                 debug!(error = format!("{error:#}"), "The dead letters cannot be counted: {error:#}");
             }
         };
@@ -114,61 +98,66 @@ pub async fn watch(feeds: Feeds, around: Surroundings, stop: CancellationToken) 
     }
 }
 
-async fn look_at(feed: &Feed, around: &Surroundings, progress: &mut HashMap<String, Progress>) -> anyhow::Result<()> {
-    let info = consumer_info(&around.jetstream, &feed.durable).await?;
-    let lag = lag(&around.jetstream, &info, around.clock.now()).await?;
-    feed.set_floor(info.ack_floor.stream_sequence);
-    feed.set_lag(Some(lag));
-    if feed.is_serving() {
-        around.metrics.set_lag(feed.projection, lag.events, lag.seconds);
-    }
-    let held_up = progress.entry(feed.durable.clone()).or_insert_with(|| Progress::new(Instant::now()));
-    let stalled = held_up.is_stalled(Instant::now(), info.ack_floor.stream_sequence, lag.events, feed.is_holding());
-    if stalled && !feed.is_stalled() {
+async fn look_at(
+    running: &RunningGeneration,
+    dependencies: &Dependencies,
+    progress: &mut HashMap<String, AckProgress>,
+) -> anyhow::Result<()> {
+    let info = consumer_info(&dependencies.jetstream, running.name()).await?;
+    running.set_paused(info.paused);
+    running.set_ack_floor(info.ack_floor.stream_sequence);
+    let lag = lag(&dependencies.jetstream, &info, dependencies.clock.now()).await?;
+    running.set_lag(Some(lag));
+    let now = Instant::now();
+    let progress = progress.entry(running.name().to_owned()).or_insert_with(|| AckProgress::new(now));
+    let stopped_on_purpose = matches!(running.state(), FeedState::Holding { .. } | FeedState::Paused);
+    let stalled = progress.is_stalled(now, info.ack_floor.stream_sequence, lag.events, stopped_on_purpose);
+    if stalled && !running.is_stalled() {
         error!(
-            projection.name = feed.projection,
+            projection.name = running.generation().projection,
+            generation = running.generation().number,
             lag = lag.events,
-            "{} consumes, but nothing is answered although {} events wait",
-            feed.projection,
+            "{} consumes, but acknowledges nothing although {} events wait",
+            running.name(),
             lag.events
         );
     }
-    feed.set_stalled(stalled);
+    running.set_stalled(stalled);
     Ok(())
 }
 
-/// Since when nothing was answered, though something could have been.
+/// Since when the ack floor has not moved although it could have.
 #[derive(Debug)]
-struct Progress {
+struct AckProgress {
     floor: u64,
     since: Instant,
 }
 
-impl Progress {
+impl AckProgress {
     fn new(now: Instant) -> Self {
         Self { floor: 0, since: now }
     }
 
-    fn is_stalled(&mut self, now: Instant, floor: u64, lag: u64, holding: bool) -> bool {
-        if floor != self.floor || lag == 0 || holding {
+    fn is_stalled(&mut self, now: Instant, floor: u64, lag: u64, stopped_on_purpose: bool) -> bool {
+        if floor != self.floor || lag == 0 || stopped_on_purpose {
             *self = Self { floor, since: now };
         }
         now - self.since > STALLED_AFTER
     }
 }
 
-/// What the broker knows of a durable consumer.
+/// Reads what the broker knows of a durable consumer.
 pub async fn consumer_info(jetstream: &jetstream::Context, durable: &str) -> anyhow::Result<Info> {
     let consumer: consumer::Consumer<consumer::pull::Config> =
         jetstream.get_consumer_from_stream(durable, EVENTS_STREAM).await.with_context(|| format!("no consumer {durable}"))?;
     Ok(consumer.cached_info().clone())
 }
 
-/// Events that were not answered, and the age of the oldest of them.
-pub async fn lag(jetstream: &jetstream::Context, info: &Info, now: DateTime<Utc>) -> anyhow::Result<Lag> {
+/// Measures how many events were not acknowledged, and how old the oldest of them is.
+pub async fn lag(jetstream: &jetstream::Context, info: &Info, now: DateTime<Utc>) -> anyhow::Result<GenerationLag> {
     let events = info.num_pending + info.num_ack_pending as u64;
     if events == 0 {
-        return Ok(Lag::default());
+        return Ok(GenerationLag::default());
     }
     let stream = jetstream.get_stream_no_info(EVENTS_STREAM).await?;
     let filters = if info.config.filter_subjects.is_empty() {
@@ -185,39 +174,39 @@ pub async fn lag(jetstream: &jetstream::Context, info: &Info, now: DateTime<Utc>
         }
     }
     let age = oldest.map(|oldest| (now - oldest).as_seconds_f64().max(0.0));
-    Ok(Lag { events, seconds: age.unwrap_or_default() })
+    Ok(GenerationLag { events, seconds: age.unwrap_or_default() })
 }
 
-/// The dead letters, counted anew whenever the stream changed.
+/// The dead letters, counted again whenever their stream changed.
 #[derive(Debug, Default)]
-struct Letters {
+struct DeadLetterCount {
     counted: Option<(u64, u64, u64)>,
     next: Option<Instant>,
 }
 
-impl Letters {
-    async fn count(&mut self, around: &Surroundings) -> anyhow::Result<()> {
+impl DeadLetterCount {
+    async fn update(&mut self, dependencies: &Dependencies) -> anyhow::Result<()> {
         if self.next.is_some_and(|next| Instant::now() < next) {
             return Ok(());
         }
-        let stream = around.jetstream.get_stream(DLQ_STREAM).await?;
+        let stream = dependencies.jetstream.get_stream(DLQ_STREAM).await?;
         let State { messages, last_sequence, first_sequence, .. } = stream.cached_info().state;
         let state = (messages, first_sequence, last_sequence);
         if self.counted == Some(state) {
             return Ok(());
         }
         self.next = Some(Instant::now() + COUNT_EVERY);
-        let counts = dead_letters(&around.jetstream).await?;
-        for about in ALL {
-            around.metrics.set_dead_letters(about.name, counts.get(about.name).copied().unwrap_or_default());
+        let counts = dead_letters(&dependencies.jetstream).await?;
+        for projection in ALL {
+            dependencies.metrics.set_dead_letters(projection.name, counts.get(projection.name).copied().unwrap_or_default());
         }
-        info!(letters = messages, "There are {messages} dead letters");
+        info!(dead_letters = messages, "There are {messages} dead letters");
         self.counted = Some(state);
         Ok(())
     }
 }
 
-/// How many distinct events were put aside, by projection (PROTOCOL P6).
+/// Counts the distinct events that are dead letters, by projection (PROTOCOL P6).
 pub async fn dead_letters(jetstream: &jetstream::Context) -> anyhow::Result<HashMap<String, usize>> {
     let stream = jetstream.get_stream(DLQ_STREAM).await?;
     let mut left = stream.cached_info().state.messages;
@@ -226,17 +215,17 @@ pub async fn dead_letters(jetstream: &jetstream::Context) -> anyhow::Result<Hash
         return Ok(HashMap::new());
     }
     let config = consumer::pull::OrderedConfig { deliver_policy: DeliverPolicy::All, headers_only: true, ..Default::default() };
-    let mut letters = stream.create_consumer(config).await?.messages().await?;
+    let mut messages = stream.create_consumer(config).await?.messages().await?;
     while left > 0 {
-        let Some(letter) = timeout(LETTER_COMES_WITHIN, letters.next()).await.context("no letter came")? else { break };
-        let letter = letter?;
-        left = letter.info().map_err(|error| anyhow::anyhow!(error))?.pending;
-        let Some(projection) = letter.subject.strip_prefix(DLQ_PREFIX).and_then(|rest| rest.split('.').nth(1)) else { continue };
-        let id = letter
+        let Some(message) = timeout(MESSAGE_TIMEOUT, messages.next()).await.context("no message came")? else { break };
+        let message = message?;
+        left = message.info().map_err(|error| anyhow::anyhow!(error))?.pending;
+        let Some(projection) = message.subject.strip_prefix(DLQ_PREFIX).and_then(|rest| rest.split('.').nth(1)) else { continue };
+        let id = message
             .headers
             .as_ref()
             .and_then(|headers| headers.get(MESSAGE_ID))
-            .map_or_else(|| letter.subject.to_string(), ToString::to_string);
+            .map_or_else(|| message.subject.to_string(), ToString::to_string);
         ids.entry(projection.to_owned()).or_default().insert(id);
     }
     Ok(ids.into_iter().map(|(projection, ids)| (projection, ids.len())).collect())
@@ -251,7 +240,7 @@ mod tests {
         let start = Instant::now();
         let later = start + STALLED_AFTER + Duration::from_secs(1);
         let stalled = |floor, lag, holding| {
-            let mut progress = Progress { floor: 7, since: start };
+            let mut progress = AckProgress { floor: 7, since: start };
             progress.is_stalled(later, floor, lag, holding)
         };
         assert!(stalled(7, 10, false));

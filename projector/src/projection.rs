@@ -1,87 +1,110 @@
-//! What a read model has to be able to do to be fed.
+//! What a read model must be able to do so that an applier can keep it up to date.
 
-use std::fmt;
-use std::time::Duration;
+use std::{fmt, future::ready, time::Duration};
 
 use events::{AggregateKind, Event};
 
+use crate::{connections::StoreClients, generations::Generation};
+
 /// A read model that is kept from events.
 ///
-/// It writes one store only (PROTOCOL P3), assigns whole states, and writes one only if it is newer than what it holds.
-pub trait Projection: Send + Sync + 'static {
-    /// Metric label, log field and key in `projection.generations`.
+/// It writes one store only (PROTOCOL P3). A state projection assigns the whole state of an aggregate, and only if it is newer than
+/// the one that is stored; a ledger inserts one entry per event, with the event id as its key.
+pub trait Projection: Sized + Send + Sync + 'static {
+    /// Metric label, log field, durable consumer of generation 1, and key in `projection.generations`.
     const NAME: &'static str;
 
-    /// What it is made from.
+    const KIND: ProjectionKind = ProjectionKind::State;
+
+    /// The aggregates whose events it is made from.
     const AGGREGATES: &'static [AggregateKind];
 
-    /// How much is written at once.
-    const LIMITS: Limits;
+    const LIMITS: WriteLimits;
 
-    /// What one event comes to.
+    /// What is written for one event.
     type Write: Send + Sync;
 
-    /// Turns an event into what is written. Pure; what it refuses, and what makes it panic, is poison.
+    /// Opens one generation. Connects to nothing: a store that is away is met by the first write.
+    fn open(stores: &StoreClients, generation: &Generation) -> Self;
+
+    /// Makes what its store must have before the first event of these generations: an index, a partition. Returns one line for
+    /// the operator per thing that it looked at. Can be run again at any time.
+    fn provision(
+        _stores: &StoreClients,
+        _generations: &[Generation],
+    ) -> impl Future<Output = anyhow::Result<Vec<String>>> + Send {
+        ready(Ok(Vec::new()))
+    }
+
+    /// Turns an event into what is written. Pure. An error or a panic makes the event poison.
     fn render(&self, event: &Event) -> anyhow::Result<Self::Write>;
 
-    /// Writes a batch, at most one event per aggregate, and answers with one outcome for each, in the same order. Events may
-    /// come twice, and late: writing one again must change nothing.
-    fn store(&self, writes: Vec<Self::Write>) -> impl Future<Output = Result<Vec<Outcome>, Systemic>> + Send;
+    /// Writes a batch and returns one result for each write, in the same order. A batch of a state projection has at most one
+    /// event per aggregate; that of a ledger has the events of an aggregate in the order of their versions. Events may come twice,
+    /// and late: writing one again must change nothing.
+    fn store(&self, writes: Vec<Self::Write>) -> impl Future<Output = Result<Vec<EventResult>, SystemicFailure>> + Send;
+}
+
+/// Which events of an aggregate a projection needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProjectionKind {
+    /// The newest one only: of several in a batch the others are superseded (PROTOCOL P1).
+    State,
+    /// Each one, once (PROTOCOL P2).
+    Ledger,
 }
 
 /// How much of a projection is written at once.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// In one request.
+pub struct WriteLimits {
+    /// Events per request.
     pub events: usize,
-    /// In one request, as the events' bodies count.
+    /// Bytes per request, counted in the events' bodies.
     pub bytes: usize,
     /// Requests at the same time.
     pub in_flight: usize,
-    /// What one request may take, before the store counts as away.
-    pub within: Duration,
+    /// Timeout of one request, after which its store counts as away.
+    pub timeout: Duration,
 }
 
-/// What came of one event.
-pub type Outcome = Result<Stored, Failure>;
+/// The result of writing one event.
+pub type EventResult = Result<WriteEffect, EventFailure>;
 
-/// The store has this state of the aggregate, or a newer one.
+/// What a successful write changed. Either way the store has this state of the aggregate, or a newer one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// It was written.
+pub enum WriteEffect {
     Applied,
-    /// A newer one, or this one, was there already.
+    /// A newer state, or this one, was stored already.
     Superseded,
 }
 
-/// One event could not be written, though its store is there.
+/// Why one event was not written, although its store answers.
 #[derive(Debug)]
-pub enum Failure {
-    /// It may work later.
+pub enum EventFailure {
+    /// Another try may succeed.
     Transient(anyhow::Error),
-    /// It never will.
+    /// No try will succeed.
     Poison(anyhow::Error),
+    /// A newer program wrote the event, and only a newer projector can read it.
+    Newer { event_type: String },
 }
 
-impl Failure {
-    pub fn error(&self) -> &anyhow::Error {
+impl fmt::Display for EventFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transient(error) | Self::Poison(error) => error,
+            Self::Transient(error) | Self::Poison(error) => write!(f, "{error:#}"),
+            Self::Newer { event_type } => {
+                write!(f, "it has type {event_type}, which a newer program wrote; upgrade this projector")
+            }
         }
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error())
-    }
-}
-
-/// The store is away, or refuses everything: no event is to blame.
+/// A request failed as a whole: the store is away or refuses everything, and no event is at fault.
 #[derive(Debug)]
-pub struct Systemic(pub anyhow::Error);
+pub struct SystemicFailure(pub anyhow::Error);
 
-impl fmt::Display for Systemic {
+impl fmt::Display for SystemicFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.0)
     }

@@ -1,4 +1,5 @@
-//! The read models that are kept. A new one is a file beside these, a line in [`ALL`] and one in `run::start`.
+//! The projections. A new one is a file beside these, its `mod` line, and a line in [`ALL`]: provisioning, running, metrics and
+//! status are derived from that list.
 
 pub mod listing_catalog;
 pub mod listing_page;
@@ -7,25 +8,54 @@ pub mod stock_levels;
 
 mod postgres;
 
+use std::{pin::Pin, sync::Arc};
+
 use events::AggregateKind;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    listing_catalog::ListingCatalog, listing_page::ListingPage, listing_search::ListingSearch, stock_levels::StockLevels,
+use self::{
+    listing_catalog::ListingCatalog, listing_page::ListingPages, listing_search::ListingSearch, stock_levels::StockLevels,
 };
-use crate::projection::Projection;
+use crate::{
+    connections::{Dependencies, StoreClients},
+    generations::Generation,
+    projection::Projection,
+    running::RunningGeneration,
+    sources::live::LiveSource,
+};
 
-/// What there is to know of a projection before it runs.
+/// Every projection.
+pub const ALL: [ProjectionEntry; 4] =
+    [entry::<ListingSearch>(), entry::<ListingPages>(), entry::<ListingCatalog>(), entry::<StockLevels>()];
+
+/// A projection, for code that handles all of them.
 #[derive(Debug, Clone, Copy)]
-pub struct About {
+pub struct ProjectionEntry {
     pub name: &'static str,
     pub aggregates: &'static [AggregateKind],
+    /// Makes what the store of these generations needs: [`Projection::provision`].
+    pub provision: ProvisionStore,
+    /// Feeds a generation from its durable consumer, until stopped.
+    pub feed: fn(Dependencies, Arc<RunningGeneration>, CancellationToken) -> JoinHandle<anyhow::Result<()>>,
 }
 
-/// All of them.
-pub const ALL: [About; 4] = [about::<ListingSearch>(), about::<ListingPage>(), about::<ListingCatalog>(), about::<StockLevels>()];
+/// Returns one line per thing that was looked at.
+pub type ProvisionStore =
+    for<'a> fn(&'a StoreClients, &'a [Generation]) -> Pin<Box<dyn Future<Output = anyhow::Result<Vec<String>>> + Send + 'a>>;
 
-const fn about<P: Projection>() -> About {
-    About { name: P::NAME, aggregates: P::AGGREGATES }
+const fn entry<P: Projection>() -> ProjectionEntry {
+    ProjectionEntry {
+        name: P::NAME,
+        aggregates: P::AGGREGATES,
+        provision: |stores, generations| Box::pin(P::provision(stores, generations)),
+        feed: |dependencies, running, stop| tokio::spawn(LiveSource::<P>::new(dependencies, running).run(stop)),
+    }
+}
+
+/// Finds a projection by its name; `None` for one that only another version of this program knows.
+pub fn named(name: &str) -> Option<ProjectionEntry> {
+    ALL.into_iter().find(|projection| projection.name == name)
 }
 
 #[cfg(test)]
@@ -34,10 +64,10 @@ mod tests {
 
     #[test]
     fn each_has_a_name_of_its_own_that_a_subject_can_carry() {
-        for (at, about) in ALL.iter().enumerate() {
-            assert!(about.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", about.name);
-            assert!(ALL[..at].iter().all(|other| other.name != about.name), "{}", about.name);
-            assert!(!about.aggregates.is_empty(), "{}", about.name);
+        for (at, projection) in ALL.iter().enumerate() {
+            assert!(projection.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", projection.name);
+            assert!(ALL[..at].iter().all(|other| other.name != projection.name), "{}", projection.name);
+            assert!(!projection.aggregates.is_empty(), "{}", projection.name);
         }
     }
 }

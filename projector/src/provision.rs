@@ -1,10 +1,9 @@
 //! `projector provision`: makes streams, durable consumers, index template, index and alias, or brings them up to date.
 //!
-//! It can be run again at any time. Every setting is read back, because a server that does not know one accepts it and drops
-//! it; what did not stick is refused, and so is a change that needs a rebuild.
+//! It can be run again at any time. Every setting is read back, because a server that does not know a setting accepts and drops it.
+//! A setting that was dropped is an error, and so is a change that needs a rebuild.
 
 mod consumers;
-mod search_index;
 mod streams;
 
 use std::{io::Write as _, time::Duration};
@@ -16,14 +15,14 @@ use serde_json::{Map, Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    connections, generations,
-    projection::Projection as _,
-    projections::{ALL, ListingSearch},
+    connections::{self, StoreClients},
+    generations::{self, Generation},
+    projections::ALL,
     settings::ProvisionSettings,
 };
 
-/// Servers that are being started beside us come up within this.
-const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
+/// How long servers may take that are started at the same time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 
 pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
@@ -34,62 +33,62 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
             sleep(CONNECT_AGAIN).await;
         }
     };
-    timeout(CONNECTS_WITHIN, connected).await.context("the broker at NATS_URL does not answer")?;
+    timeout(CONNECT_TIMEOUT, connected).await.context("the broker at NATS_URL does not answer")?;
     connections::check_broker(&jetstream)?;
     for definition in streams::DEFINITIONS {
-        say(&streams::provision(&jetstream, definition).await?)?;
+        print_line(&streams::provision(&jetstream, definition).await?)?;
     }
 
-    let db = connections::database(&stores.database)?;
-    let generations = generations::fed(&db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
-    for generation in &generations {
-        if let Some(about) = ALL.iter().find(|about| about.name == generation.projection) {
-            say(&consumers::provision(&jetstream, &generation.durable, about.aggregates, &settings.consumers).await?)?;
+    let clients = StoreClients::open(stores, connections::database(&stores.database)?)?;
+    let generations =
+        generations::fed(&clients.db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
+    for projection in ALL {
+        let own = generations.iter().filter(|generation| generation.projection == projection.name);
+        let own: Vec<Generation> = own.cloned().collect();
+        // The store first: as soon as the durable consumer exists, running projectors write.
+        for line in (projection.provision)(&clients, &own).await? {
+            print_line(&line)?;
+        }
+        for generation in &own {
+            print_line(&consumers::provision(&jetstream, generation, projection.aggregates, &settings.consumers).await?)?;
         }
     }
 
-    let opensearch = connections::opensearch(&stores.opensearch)?;
-    let search = generations.iter().filter(|generation| generation.projection == ListingSearch::NAME);
-    let search: Vec<(i32, bool)> = search.map(|generation| (generation.number, generation.serving)).collect();
-    for line in search_index::provision(&opensearch, &stores.opensearch_index, &search).await? {
-        say(&line)?;
-    }
-
-    match connections::eviction_policy(&connections::redis(&stores.redis)?).await {
+    match connections::eviction_policy(&clients.redis).await {
         Ok(policy) if connections::evicts_tombstones_first(&policy) => {
             bail!(
                 "Redis evicts with maxmemory-policy {policy}, which removes the tombstones first; use allkeys-lru or noeviction"
             )
         }
-        Ok(policy) => say(&format!("Redis: maxmemory-policy {policy}"))?,
-        Err(error) => say(&format!("Redis: its maxmemory-policy cannot be asked ({error}); it must not be volatile-*"))?,
+        Ok(policy) => print_line(&format!("Redis: maxmemory-policy {policy}"))?,
+        Err(error) => print_line(&format!("Redis: its maxmemory-policy cannot be read ({error}); it must not be volatile-*"))?,
     }
     Ok(())
 }
 
-/// A reader that has gone away is no reason to panic.
-fn say(line: &str) -> anyhow::Result<()> {
+/// Prints a line. A reader that has gone away is an error, not a panic.
+fn print_line(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// An answer of the broker's API.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum ApiAnswer {
-    Error { error: ApiError },
+enum BrokerApiAnswer {
+    Error { error: BrokerApiError },
     Ok { config: Map<String, Value> },
 }
 
 #[derive(Debug, Deserialize)]
-struct ApiError {
+struct BrokerApiError {
     #[serde(default)]
     err_code: u32,
     description: String,
 }
 
-/// Asks the broker's API for something that has a configuration; `None` if it is not there. A question about it has no body,
-/// and the broker minds one.
-async fn ask(
+/// Sends a request about something that has a configuration to the broker's API; `None` if it does not exist. A request for information
+/// must not have a body.
+async fn request_config(
     jetstream: &jetstream::Context,
     subject: String,
     request: Option<&Value>,
@@ -101,21 +100,21 @@ async fn ask(
     let answer = jetstream.client().request(format!("{API}.{subject}"), body.into()).await;
     let answer = answer.with_context(|| format!("{subject} was not answered"))?;
     match serde_json::from_slice(&answer.payload).with_context(|| format!("the answer to {subject} cannot be read"))? {
-        ApiAnswer::Ok { config } => Ok(Some(config)),
-        ApiAnswer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => Ok(None),
-        ApiAnswer::Error { error } => bail!("{subject}: {} ({})", error.description, error.err_code),
+        BrokerApiAnswer::Ok { config } => Ok(Some(config)),
+        BrokerApiAnswer::Error { error } if [STREAM_NOT_FOUND, CONSUMER_NOT_FOUND].contains(&error.err_code) => Ok(None),
+        BrokerApiAnswer::Error { error } => bail!("{subject}: {} ({})", error.description, error.err_code),
     }
 }
 
-/// Settings that are not as they were asked for. A server leaves out what has its default: 0, false or nothing.
-fn differences(asked: &Map<String, Value>, stuck: &Map<String, Value>) -> Vec<String> {
+/// Names the settings that are not as they were requested. A server leaves out a setting that has its default: 0, false or nothing.
+fn differences(requested: &Map<String, Value>, stored: &Map<String, Value>) -> Vec<String> {
     let is_default = |value: &Value| [json!(0), json!(false), json!(""), json!([]), json!({}), Value::Null].contains(value);
-    let differs = |(name, asked): (&String, &Value)| match stuck.get(name) {
-        Some(stuck) if stuck == asked => None,
-        None if is_default(asked) => None,
-        stuck => Some(format!("{name} is {} instead of {asked}", stuck.unwrap_or(&Value::Null))),
+    let differs = |(name, requested): (&String, &Value)| match stored.get(name) {
+        Some(stored) if stored == requested => None,
+        None if is_default(requested) => None,
+        stored => Some(format!("{name} is {} instead of {requested}", stored.unwrap_or(&Value::Null))),
     };
-    asked.iter().filter_map(differs).collect()
+    requested.iter().filter_map(differs).collect()
 }
 
 #[cfg(test)]
@@ -125,12 +124,13 @@ mod tests {
     #[test]
     fn what_did_not_stick_is_named() {
         let object = |value: Value| value.as_object().unwrap().clone();
-        let asked = object(json!({"name": "A", "max_age": 0, "allow_atomic": true, "max_msg_size": 10}));
+        let requested = object(json!({"name": "A", "max_age": 0, "allow_atomic": true, "max_msg_size": 10}));
         assert!(
-            differences(&asked, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1}))).is_empty()
+            differences(&requested, &object(json!({"name": "A", "allow_atomic": true, "max_msg_size": 10, "more": 1})))
+                .is_empty()
         );
         assert_eq!(
-            differences(&asked, &object(json!({"name": "A", "max_msg_size": 5}))),
+            differences(&requested, &object(json!({"name": "A", "max_msg_size": 5}))),
             ["allow_atomic is null instead of true", "max_msg_size is 5 instead of 10"]
         );
     }

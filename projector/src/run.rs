@@ -1,53 +1,41 @@
-//! Runs the feeds: one for each generation of each projection that is not retired. Which those are is read again each second,
-//! so that a rebuild or a rollback reaches every projector that runs.
+//! Runs the program: feeds each generation of each projection that is not retired. Which those are is read again each second, so that
+//! a rebuild or a rollback reaches every projector that runs.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use async_nats::connection::State;
-use opensearch::OpenSearch;
+use async_nats::{connection::State, jetstream};
 use prometheus_client::registry::Registry;
 use service::{
     clock::Clock,
     metrics::{Pool, register_build_info, register_pools},
     ops::Ops,
     program::Program,
-    redis::Redis,
 };
 use tokio::{
+    sync::watch,
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use views::generations::ServingGenerations;
 
 use crate::{
-    connections,
-    consumer::{Consumer, Surroundings},
-    feed::Feed,
+    connections::{self, Dependencies, StoreClients},
     generations::{self, Generation},
     metrics::Metrics,
-    monitor::{self, Feeds},
-    projection::Projection,
-    projections::{ListingCatalog, ListingPage, ListingSearch, StockLevels},
+    monitor, projections,
+    running::{RunningGeneration, RunningGenerations},
     settings::RunSettings,
 };
 
-/// PROTOCOL G1.
+/// How often the generations are read (PROTOCOL G1).
 const GENERATIONS_EVERY: Duration = Duration::from_secs(1);
-/// The broker is looked for this often at the start.
+/// How often the broker is looked for at the start.
 const BROKER_AGAIN: Duration = Duration::from_millis(250);
-/// A broker that is away must not hold up the stop.
-const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// What feeds are made of.
-#[derive(Clone)]
-pub struct Stores {
-    pub around: Surroundings,
-    pub redis: Redis,
-    pub opensearch: OpenSearch,
-    pub alias: String,
-}
+/// Timeout of the last acks: a broker that is away must not hold up the stop.
+const LAST_ACKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Telemetry → dependencies → run → drain.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
@@ -65,14 +53,15 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     );
     let metrics = Metrics::register(&mut registry);
 
-    let around = Surroundings { jetstream, db, metrics, clock: Clock::System, backoff: settings.backoff };
-    let feeds = Feeds::default();
-    let (ready, status) = (feeds.clone(), feeds.clone());
-    let ready_around = around.clone();
+    let stores = StoreClients::open(stores, db)?;
+    let dependencies = Dependencies { jetstream, stores, metrics, clock: Clock::System, backoff: settings.backoff };
+    let generations = RunningGenerations::default();
+    let (ready, status) = (generations.clone(), generations.clone());
+    let ready_dependencies = dependencies.clone();
     let ops = Ops::new(
         registry,
         &program.lifecycle,
-        move || std::future::ready(monitor::readiness(&ready, &ready_around)),
+        move || std::future::ready(monitor::readiness(&ready, &ready_dependencies)),
         move || {
             let status = status.clone();
             async move { status.to_json() }
@@ -80,26 +69,32 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
 
-    let stores = Stores {
-        redis: connections::redis(&stores.redis)?,
-        opensearch: connections::opensearch(&stores.opensearch)?,
-        alias: stores.opensearch_index.clone(),
-        around: around.clone(),
-    };
-    program.spawn("monitor", monitor::watch(feeds.clone(), around, program.stop.clone()));
+    let (serving, stop) = (watch::Sender::default(), program.stop.clone());
+    program.spawn("monitor", monitor::watch(generations.clone(), dependencies.clone(), stop.clone()));
+    program.spawn(
+        "serving generations",
+        generations::publish_serving(dependencies.stores.redis.clone(), serving.subscribe(), stop.clone()),
+    );
     let lifecycle = program.lifecycle.clone();
-    program.spawn("feeds", feed_all(stores, feeds, program.stop.clone(), move || lifecycle.started()));
+    program.spawn("feeds", feed_all(dependencies, generations, serving, stop, move || lifecycle.started()));
     program.until_stopped(std::future::ready(())).await
 }
 
-async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started: impl FnOnce()) -> anyhow::Result<()> {
-    if !wait_for_broker(&stores, &stop).await {
+/// Feeds all generations until stopped.
+async fn feed_all(
+    dependencies: Dependencies,
+    shown: RunningGenerations,
+    serving: watch::Sender<ServingGenerations>,
+    stop: CancellationToken,
+    started: impl FnOnce(),
+) -> anyhow::Result<()> {
+    if !wait_for_broker(&dependencies.jetstream, &stop).await {
         return Ok(());
     }
-    connections::check_broker(&stores.around.jetstream)?;
-    warn_of_eviction(&stores).await;
+    connections::check_broker(&dependencies.jetstream)?;
+    warn_of_eviction(&dependencies).await;
 
-    let mut running: HashMap<(String, i32), Running> = HashMap::new();
+    let mut feeds = Feeds { dependencies, shown, running: HashMap::new() };
     let mut ticks = interval(GENERATIONS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut database_away = false;
@@ -109,48 +104,53 @@ async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        if let Some(((projection, _), _)) = running.iter().find(|(_, running)| running.task.is_finished()) {
-            anyhow::bail!("the feed of {projection} ended on its own");
+        if let Some((name, _)) = feeds.running.iter().find(|(_, feed)| feed.task.is_finished()) {
+            anyhow::bail!("the feed of {name} ended on its own");
         }
-        let Some(fed) = stop.run_until_cancelled(generations::fed(&stores.around.db)).await else { break };
+        let Some(fed) = stop.run_until_cancelled(generations::fed(&feeds.dependencies.stores.db)).await else { break };
         match fed {
             Ok(generations) => {
                 if std::mem::take(&mut database_away) {
                     info!("The generations can be read again");
                 }
-                follow(&stores, &feeds, &mut running, &generations).await?;
+                publish_if_changed(&serving, generations::serving(&generations));
+                feeds.follow(&generations).await?;
                 if let Some(started) = started.take_if(|_| !generations.is_empty()) {
                     started();
                 }
             }
             Err(error) if !std::mem::replace(&mut database_away, true) => {
                 let error = format!("{error:#}");
-                warn!(error, "The generations cannot be read; those known are fed on: {error}");
+                warn!(error, "The generations cannot be read; those that are known are fed on: {error}");
             }
             Err(_) => {}
         }
     }
-    for running in running.values() {
-        running.stop.cancel();
-    }
-    for (_, running) in running {
-        running.task.await.context("a feed panicked")??;
-    }
-    // What was answered last is still in the client. If it is lost there, it comes again, and changes nothing.
-    match timeout(LAST_ANSWERS_WITHIN, stores.around.jetstream.client().flush()).await {
+    let jetstream = feeds.dependencies.jetstream.clone();
+    feeds.stop_all().await?;
+    // The last acks are still in the client. If they are lost there, the events are redelivered, which changes nothing.
+    match timeout(LAST_ACKS_TIMEOUT, jetstream.client().flush()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(error = %error, "The last answers did not reach the broker: {error}"),
-        Err(_) => warn!("The last answers did not reach the broker, which is away"),
+        Ok(Err(error)) => warn!(error = %error, "The last acks did not reach the broker: {error}"),
+        Err(_) => warn!("The last acks did not reach the broker, which is away"),
     }
     Ok(())
 }
 
-/// `false` if told to stop meanwhile.
-async fn wait_for_broker(stores: &Stores, stop: &CancellationToken) -> bool {
-    let client = stores.around.jetstream.client();
-    let mut told = false;
+fn publish_if_changed(serving: &watch::Sender<ServingGenerations>, current: ServingGenerations) {
+    serving.send_if_modified(|published| {
+        let changed = *published != current;
+        *published = current;
+        changed
+    });
+}
+
+/// Returns `false` if the program stops meanwhile.
+async fn wait_for_broker(jetstream: &jetstream::Context, stop: &CancellationToken) -> bool {
+    let client = jetstream.client();
+    let mut logged = false;
     while client.connection_state() != State::Connected {
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut logged, true) {
             info!("Waiting for the broker");
         }
         tokio::select! {
@@ -161,68 +161,70 @@ async fn wait_for_broker(stores: &Stores, stop: &CancellationToken) -> bool {
     true
 }
 
-/// Redis may not be there yet, or not tell; then nobody is warned.
-async fn warn_of_eviction(stores: &Stores) {
-    if let Ok(policy) = connections::eviction_policy(&stores.redis).await
+/// Redis may not be there yet, or not tell its policy; then nobody is warned.
+async fn warn_of_eviction(dependencies: &Dependencies) {
+    if let Ok(policy) = connections::eviction_policy(&dependencies.stores.redis).await
         && connections::evicts_tombstones_first(&policy)
     {
         warn!(policy, "Redis evicts with {policy}, which removes the tombstones first; use allkeys-lru or noeviction");
     }
 }
 
-/// A feed, and how it is ended.
-pub struct Running {
-    feed: Arc<Feed>,
+/// The feeds of this process, by the names of their generations.
+struct Feeds {
+    dependencies: Dependencies,
+    shown: RunningGenerations,
+    running: HashMap<String, Feed>,
+}
+
+/// The task that feeds one generation.
+struct Feed {
+    generation: Arc<RunningGeneration>,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
-/// Feeds a generation. One of a projection that this program does not know is fed by another version of it.
-fn start(stores: &Stores, generation: &Generation) -> Option<Running> {
-    let Stores { redis, opensearch, alias, around } = stores.clone();
-    let number = generation.number;
-    Some(match generation.projection.as_str() {
-        ListingSearch::NAME => feed(around, generation, ListingSearch::new(opensearch, &alias, number)),
-        ListingPage::NAME => feed(around, generation, ListingPage::new(redis, number)),
-        ListingCatalog::NAME => feed(around.clone(), generation, ListingCatalog::new(around.db, number)),
-        StockLevels::NAME => feed(around.clone(), generation, StockLevels::new(around.db, number)),
-        _ => return None,
-    })
-}
-
-/// Starts what is new, ends what is retired, and notes which generation serves.
-async fn follow(
-    stores: &Stores,
-    feeds: &Feeds,
-    running: &mut HashMap<(String, i32), Running>,
-    generations: &[Generation],
-) -> anyhow::Result<()> {
-    let key = |generation: &Generation| (generation.projection.clone(), generation.number);
-    for generation in generations {
-        if let Some(running) = running.get(&key(generation)) {
-            running.feed.set_serving(generation.serving);
-        } else if let Some(started) = start(stores, generation) {
-            feeds.add(Arc::clone(&started.feed));
-            running.insert(key(generation), started);
+impl Feeds {
+    /// Starts the feeds of new generations, ends those of retired ones, and notes which generation serves.
+    async fn follow(&mut self, generations: &[Generation]) -> anyhow::Result<()> {
+        for generation in generations {
+            match self.running.get(generation.name()) {
+                Some(feed) => feed.generation.set_role(generation.state),
+                None => self.start(generation),
+            }
         }
-    }
-    let retired: Vec<_> =
-        running.keys().filter(|held| !generations.iter().any(|generation| key(generation) == **held)).cloned().collect();
-    for key in retired {
-        if let Some(ended) = running.remove(&key) {
-            info!(projection.name = key.0, generation = key.1, "Generation {} of {} is retired", key.1, key.0);
-            ended.stop.cancel();
-            ended.task.await.context("a feed panicked")??;
-            feeds.remove(&ended.feed);
+        let is_fed = |name: &String| generations.iter().any(|generation| generation.name() == name);
+        let retired: Vec<String> = self.running.keys().filter(|name| !is_fed(name)).cloned().collect();
+        for name in retired {
+            let Some(feed) = self.running.remove(&name) else { continue };
+            let Generation { projection, number, .. } = feed.generation.generation();
+            info!(projection.name = projection, generation = number, "Generation {number} of {projection} is retired");
+            feed.stop.cancel();
+            feed.task.await.context("a feed panicked")??;
+            self.shown.remove(&feed.generation);
+            feed.generation.metrics.remove();
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Starts the feed of one generation.
-pub fn feed<P: Projection>(around: Surroundings, generation: &Generation, projection: P) -> Running {
-    let feed = Arc::new(Feed::new(P::NAME, generation));
-    let stop = CancellationToken::new();
-    let consumer = Consumer::new(projection, around, Arc::clone(&feed));
-    Running { feed, stop: stop.clone(), task: tokio::spawn(consumer.run(stop)) }
+    /// Starts the feed of a generation. One of a projection that this program does not know is fed by another version of it.
+    fn start(&mut self, generation: &Generation) {
+        let Some(projection) = projections::named(&generation.projection) else { return };
+        let metrics = self.dependencies.metrics.of(generation);
+        let running = Arc::new(RunningGeneration::new(generation.clone(), metrics));
+        let stop = CancellationToken::new();
+        let task = (projection.feed)(self.dependencies.clone(), Arc::clone(&running), stop.clone());
+        self.shown.add(Arc::clone(&running));
+        self.running.insert(generation.name().to_owned(), Feed { generation: running, stop, task });
+    }
+
+    async fn stop_all(self) -> anyhow::Result<()> {
+        for feed in self.running.values() {
+            feed.stop.cancel();
+        }
+        for feed in self.running.into_values() {
+            feed.task.await.context("a feed panicked")??;
+        }
+        Ok(())
+    }
 }

@@ -1,9 +1,8 @@
-//! What every question needs: the stores, the pages in this process, the generations that serve.
+//! What every query needs: the stores, the caches of this process, the serving generations.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::FromRef;
 use prometheus_client::registry::Registry;
 use service::bearer::Verifier;
 use service::clock::Clock;
@@ -13,12 +12,12 @@ use service::settings::filled;
 
 use crate::database::{Database, POSTGRES};
 use crate::generations::Generations;
+use crate::http::SearchCache;
 use crate::metrics::Metrics;
 use crate::opensearch::{OPENSEARCH, SearchIndex};
 use crate::page_cache::PageCache;
 use crate::redis_pages::{REDIS, RedisPages};
-use crate::search::refreshes::Refreshes;
-use crate::search::shared::SharedAnswers;
+use crate::search::Refreshes;
 use crate::settings::ServeSettings;
 
 /// Cloned for every request: one pointer.
@@ -29,7 +28,7 @@ pub struct Parts {
     pub database: Database,
     pub redis: RedisPages,
     pub search: SearchIndex,
-    pub answers: SharedAnswers,
+    pub answers: SearchCache,
     pub refreshes: Refreshes,
     pub pages: Arc<PageCache>,
     pub generations: Generations,
@@ -45,14 +44,8 @@ impl Deref for App {
     }
 }
 
-impl FromRef<App> for Verifier {
-    fn from_ref(app: &App) -> Self {
-        app.verifier.clone()
-    }
-}
-
 impl App {
-    /// Makes no connection: whatever is away is waited for, request by request.
+    /// Makes no connection: stores may be unavailable while the program starts.
     pub fn new(settings: &ServeSettings, registry: &mut Registry) -> anyhow::Result<Self> {
         let metrics = Metrics::register(registry);
         let errors = || metrics.errors.clone();
@@ -86,7 +79,7 @@ impl App {
                 metrics.breaker(OPENSEARCH),
                 errors(),
             )?,
-            answers: SharedAnswers::new(metrics.answers.clone()),
+            answers: SearchCache::new(metrics.answers.clone()),
             refreshes: Refreshes::default(),
             pages: Arc::new(PageCache::new(settings.page_cache.is_on(), metrics.local.clone())),
             generations: Generations::default(),

@@ -1,7 +1,7 @@
-//! Stops asking a dependency that does not answer, so that callers get the second-best answer at once instead of waiting.
+//! A circuit breaker: stops calling a dependency that fails, so that callers fall back at once instead of waiting.
 //!
-//! Closed: everything passes. Open, after several failures in a row: nothing does. Half-open, after a while: one request
-//! probes, and its outcome closes or opens the breaker again.
+//! Closed: every call passes. Open, after several failures in a row: no call passes. Half-open, after a while: one call probes the
+//! dependency, and its outcome closes or opens the breaker again.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,111 +10,111 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// One lost connection is an accident, this many failures in a row are an outage.
+/// Failures in a row that open the breaker. A single lost connection does not.
 const FAILURES: u32 = 5;
-/// Short enough that the first request after an outage does not wait long for it to be noticed, long enough that a
-/// struggling dependency is left alone.
+/// Time between probes: short enough to notice soon that an outage is over, long enough to leave an overloaded dependency alone.
 const OPEN_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerState {
     Closed { failures: u32 },
     Open { until: Instant },
     HalfOpen,
 }
 
-/// Guards one dependency.
+/// The breaker of one dependency.
 #[derive(Debug)]
 pub struct Breaker {
     dependency: &'static str,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
     /// 0 closed, 1 half-open, 2 open.
-    shown: Gauge,
+    gauge: Gauge,
 }
 
 impl Breaker {
-    #[must_use]
-    pub fn new(dependency: &'static str, shown: Gauge) -> Self {
-        shown.set(0);
-        Self { dependency, state: Mutex::new(State::Closed { failures: 0 }), shown }
+    pub fn new(dependency: &'static str, gauge: Gauge) -> Self {
+        gauge.set(0);
+        Self { dependency, state: Mutex::new(BreakerState::Closed { failures: 0 }), gauge }
     }
 
-    /// Leave to ask the dependency; `None` while it is not to be asked.
+    /// Permits a call; `None` while the dependency must not be called.
     pub fn permit(&self) -> Option<Permit<'_>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
-            State::Closed { .. } => Some(Permit { breaker: self, is_probe: false, judged: false }),
-            State::Open { until } if Instant::now() >= until => {
-                self.turn(&mut state, State::HalfOpen);
-                Some(Permit { breaker: self, is_probe: true, judged: false })
+            BreakerState::Closed { .. } => Some(Permit { breaker: self, is_probe: false, recorded: false }),
+            BreakerState::Open { until } if Instant::now() >= until => {
+                self.enter(&mut state, BreakerState::HalfOpen);
+                Some(Permit { breaker: self, is_probe: true, recorded: false })
             }
-            State::Open { .. } | State::HalfOpen => None,
+            BreakerState::Open { .. } | BreakerState::HalfOpen => None,
         }
     }
 
-    fn turn(&self, state: &mut State, next: State) {
+    fn enter(&self, state: &mut BreakerState, next: BreakerState) {
         let name = self.dependency;
-        let shown = match next {
-            State::Closed { .. } => {
-                info!(dependency = name, "{name} answers again");
+        let value = match next {
+            BreakerState::Closed { .. } => {
+                info!(dependency = name, "Circuit breaker closed: {name} answers again");
                 0
             }
-            State::HalfOpen => 1,
-            State::Open { .. } => {
-                // A failed probe only says what is known.
-                if matches!(state, State::Closed { .. }) {
-                    warn!(dependency = name, "{name} does not answer; it is left alone, but for a probe now and then");
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open { .. } => {
+                // A failed probe is not news.
+                if matches!(state, BreakerState::Closed { .. }) {
+                    warn!(dependency = name, "Circuit breaker opened: {name} fails repeatedly");
                 }
                 2
             }
         };
-        self.shown.set(shown);
+        self.gauge.set(value);
         *state = next;
     }
 
-    fn judge(&self, is_probe: bool, answered: bool) {
+    fn record(&self, is_probe: bool, answered: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = || State::Open { until: Instant::now() + OPEN_FOR };
+        let opened = || BreakerState::Open { until: Instant::now() + OPEN_FOR };
         match (*state, answered) {
-            // The usual case writes nothing.
-            (State::Closed { failures: 0 }, true) => {}
-            (State::Closed { .. }, true) => *state = State::Closed { failures: 0 },
-            (State::Closed { failures }, false) if failures + 1 < FAILURES => *state = State::Closed { failures: failures + 1 },
-            (State::Closed { .. }, false) => self.turn(&mut state, opened()),
-            (State::HalfOpen, true) if is_probe => self.turn(&mut state, State::Closed { failures: 0 }),
-            (State::HalfOpen, false) if is_probe => self.turn(&mut state, opened()),
-            // Requests from before the breaker opened: the probe decides.
-            (State::HalfOpen | State::Open { .. }, _) => {}
+            // The usual case changes nothing.
+            (BreakerState::Closed { failures: 0 }, true) => {}
+            (BreakerState::Closed { .. }, true) => *state = BreakerState::Closed { failures: 0 },
+            (BreakerState::Closed { failures }, false) if failures + 1 < FAILURES => {
+                *state = BreakerState::Closed { failures: failures + 1 }
+            }
+            (BreakerState::Closed { .. }, false) => self.enter(&mut state, opened()),
+            (BreakerState::HalfOpen, true) if is_probe => self.enter(&mut state, BreakerState::Closed { failures: 0 }),
+            (BreakerState::HalfOpen, false) if is_probe => self.enter(&mut state, opened()),
+            // Calls that started before the breaker opened do not count: the probe decides.
+            (BreakerState::HalfOpen | BreakerState::Open { .. }, _) => {}
         }
     }
 }
 
-/// Must be told how it went.
+/// A permitted call, whose outcome must be reported.
 #[derive(Debug)]
-#[must_use = "say whether the dependency answered"]
+#[must_use = "report whether the dependency answered"]
 pub struct Permit<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
-    judged: bool,
+    recorded: bool,
 }
 
 impl Permit<'_> {
     pub fn answered(mut self) {
-        self.judged = true;
-        self.breaker.judge(self.is_probe, true);
+        self.recorded = true;
+        self.breaker.record(self.is_probe, true);
     }
 
     pub fn failed(mut self) {
-        self.judged = true;
-        self.breaker.judge(self.is_probe, false);
+        self.recorded = true;
+        self.breaker.record(self.is_probe, false);
     }
 }
 
 impl Drop for Permit<'_> {
-    /// The caller went away. An ordinary request says nothing then; a probe must not leave the breaker half-open for ever.
+    /// The caller was canceled before the call ended. For a probe that counts as a failure: it must not leave the breaker half-open.
     fn drop(&mut self) {
-        if self.is_probe && !self.judged {
-            self.breaker.judge(true, false);
+        if self.is_probe && !self.recorded {
+            self.breaker.record(true, false);
         }
     }
 }

@@ -1,127 +1,98 @@
-//! Read your writes (PROTOCOL Q1): a query that carries a `Consistency-Token` is answered by a store that has those writes.
+//! Read your writes (PROTOCOL Q1): a query with a consistency token is answered from a store that has the writes it names.
 //!
-//! The wait is bounded. What has not arrived by then is refused, or shown as stale to those who said that it will do.
+//! The wait is bounded. When it ends, the query is refused, or answered as stale if the caller allowed that.
 
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
 use events::{AggregateKey, ConsistencyToken};
-use http::HeaderName;
-use http::request::Parts;
-use service::http::{Deadline, Header, Prefer, RequestHeader};
-use service::problem::{Kind, Problem, Refusal};
+use service::problem::{Kind, Refusal};
 use tokio::time::Instant;
 
-/// How long a query waits unless it asks for another time.
-const WAIT: Duration = Duration::from_secs(2);
-/// Of the route's deadline this much is left for the answer itself.
-const KEPT_FOR_THE_ANSWER: Duration = Duration::from_secs(1);
-/// Between two looks into a store, doubling: a projection is usually a few milliseconds behind.
+/// How long a query waits unless the caller says otherwise.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+/// Pauses between two attempts double from the first to the longest: a projection's lag is usually a few milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a caller has seen, and how long it is ready to wait for a store that has it too.
+/// The writes that an answer must include. By default none.
 #[derive(Debug, Clone, Default)]
 pub struct Consistency {
-    seen: Option<Seen>,
+    required: Option<RequiredWrites>,
 }
 
 #[derive(Debug, Clone)]
-struct Seen {
+struct RequiredWrites {
     token: ConsistencyToken,
     until: Instant,
     stale_ok: bool,
 }
 
-/// Whether an answer has everything that the caller has seen.
+/// Whether an answer includes the required writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
     Fresh,
-    /// It has not, and the caller said that it will do.
+    /// It does not, and the caller allowed that.
     Stale,
 }
 
-/// The stores did not have in time what the caller has seen.
+/// The stores did not have the required writes before the wait ended.
 #[derive(Debug, thiserror::Error)]
-#[error("What the Consistency-Token names has not arrived here yet")]
-pub struct NotYet;
+#[error("The writes that the Consistency-Token names are not visible here yet")]
+pub struct NotVisibleYet;
 
-impl Refusal for NotYet {
+impl Refusal for NotVisibleYet {
     fn kind(&self) -> Kind {
         Kind::Unavailable
     }
 }
 
 impl Consistency {
-    /// What was seen, none if the caller sent no token.
-    #[must_use]
+    /// Requires the writes that `token` names. After `wait` the answer may be stale if `stale_ok`, and is refused otherwise.
+    pub fn with_writes_of(token: ConsistencyToken, wait: Duration, stale_ok: bool) -> Self {
+        Self { required: Some(RequiredWrites { token, until: Instant::now() + wait, stale_ok }) }
+    }
+
+    /// The required writes; none without a token.
     pub fn entries(&self) -> &[(AggregateKey, u64)] {
-        self.seen.as_ref().map_or(&[], |seen| seen.token.entries())
+        self.required.as_ref().map_or(&[], |required| required.token.entries())
     }
 
-    /// The version of an aggregate that the answer must have; 0 is any.
-    #[must_use]
+    /// The lowest version of an aggregate that the answer may have; 0 is any.
     pub fn version_of(&self, key: AggregateKey) -> u64 {
-        self.entries().iter().filter(|(seen, _)| *seen == key).map(|(_, version)| *version).max().unwrap_or(0)
+        self.entries().iter().filter(|(required, _)| *required == key).map(|(_, version)| *version).max().unwrap_or(0)
     }
 
-    /// For looking into a store again and again until it has what was seen.
-    #[must_use]
-    pub fn patience(&self) -> Patience<'_> {
-        Patience { seen: self.seen.as_ref(), pause: FIRST_PAUSE }
+    /// Starts waiting for a store to receive the required writes.
+    pub fn wait(&self) -> WriteWait<'_> {
+        WriteWait { required: self.required.as_ref(), pause: FIRST_PAUSE }
     }
 }
 
-/// What is left of a caller's patience.
+/// Paces repeated reads of a store that does not have the required writes yet.
 #[derive(Debug)]
-pub struct Patience<'a> {
-    seen: Option<&'a Seen>,
+pub struct WriteWait<'a> {
+    required: Option<&'a RequiredWrites>,
     pause: Duration,
 }
 
-/// After a look into a store that did not have enough.
+/// What to do after a read that lacked required writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    LookAgain,
-    /// Answer with what there is.
-    MakeDo(Freshness),
+pub enum AfterPause {
+    ReadAgain,
+    /// Answer with what was read.
+    Answer(Freshness),
 }
 
-impl Patience<'_> {
-    /// Waits a little before another look, or says that there is to be none.
-    pub async fn pause(&mut self) -> Result<Next, NotYet> {
-        let Some(seen) = self.seen else { return Ok(Next::MakeDo(Freshness::Fresh)) };
-        if Instant::now() + self.pause > seen.until {
-            return if seen.stale_ok { Ok(Next::MakeDo(Freshness::Stale)) } else { Err(NotYet) };
+impl WriteWait<'_> {
+    /// Pauses before another read. Once the wait is over, allows a stale answer or fails.
+    pub async fn pause(&mut self) -> Result<AfterPause, NotVisibleYet> {
+        let Some(required) = self.required else { return Ok(AfterPause::Answer(Freshness::Fresh)) };
+        if Instant::now() + self.pause > required.until {
+            return if required.stale_ok { Ok(AfterPause::Answer(Freshness::Stale)) } else { Err(NotVisibleYet) };
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Ok(Next::LookAgain)
-    }
-}
-
-struct TokenHeader(ConsistencyToken);
-
-impl RequestHeader for TokenHeader {
-    const NAME: HeaderName = HeaderName::from_static("consistency-token");
-
-    fn parse(values: &[&str]) -> Result<Self, Problem> {
-        let malformed = |what: &str| Problem::malformed(format!("The header Consistency-Token {what}"));
-        let [token] = values else { return Err(malformed("must be sent once")) };
-        ConsistencyToken::decode(token).map(Self).map_err(|error| malformed(&error.to_string()))
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Consistency {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let token = Header::<TokenHeader>::of(&parts.headers).read()?;
-        let prefer = Header::<Prefer>::of(&parts.headers).read()?.unwrap_or_default();
-        let Some(TokenHeader(token)) = token else { return Ok(Self::default()) };
-        let most = Deadline::from_request_parts(parts, state).await?.remaining().saturating_sub(KEPT_FOR_THE_ANSWER);
-        let until = Instant::now() + prefer.wait.unwrap_or(WAIT).min(most);
-        Ok(Self { seen: Some(Seen { token, until, stale_ok: prefer.stale_ok }) })
+        Ok(AfterPause::ReadAgain)
     }
 }
 
@@ -133,14 +104,14 @@ mod tests {
 
     fn having_seen(stale_ok: bool) -> Consistency {
         let token = ConsistencyToken::of(&[(AggregateKey::listing(Uuid::from_u128(1)), 3)]);
-        Consistency { seen: Some(Seen { token, until: Instant::now() + WAIT, stale_ok }) }
+        Consistency::with_writes_of(token, DEFAULT_WAIT, stale_ok)
     }
 
-    async fn look_for(consistency: &Consistency, arrives_after: Duration) -> Result<Freshness, NotYet> {
+    async fn look_for(consistency: &Consistency, arrives_after: Duration) -> Result<Freshness, NotVisibleYet> {
         let arrives = Instant::now() + arrives_after;
-        let mut patience = consistency.patience();
+        let mut wait = consistency.wait();
         while Instant::now() < arrives {
-            if let Next::MakeDo(freshness) = patience.pause().await? {
+            if let AfterPause::Answer(freshness) = wait.pause().await? {
                 return Ok(freshness);
             }
         }
@@ -153,10 +124,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    async fn the_wait_ends() {
         let began = Instant::now();
         assert!(look_for(&having_seen(false), Duration::from_mins(1)).await.is_err());
-        assert!(began.elapsed() <= WAIT, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= DEFAULT_WAIT, "{:?}", began.elapsed());
         assert_eq!(look_for(&having_seen(true), Duration::from_mins(1)).await.unwrap(), Freshness::Stale);
     }
 

@@ -1,12 +1,15 @@
-//! Where a reader stopped: an opaque text that continues a list or a search behind its last item.
+//! Cursors: an opaque text that continues a list or a search after the last item of a page.
 //!
-//! Base64url of JSON, unsigned: it can only move its bearer within what anyone may ask for, and every field is checked.
+//! Base64url of JSON. It is not signed: it grants no access, and every field is checked.
+
+use std::hash::Hasher as _;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 use service::problem::{Kind, Refusal};
 
-/// Longer ones are refused unread, in characters. A point in time takes a few hundred for each shard.
+/// Longest cursor that is decoded, in characters. A point in time takes a few hundred per shard.
 const LONGEST: usize = 16 * 1024;
 /// Sort values and the id.
 const KEYS_MAX: usize = 4;
@@ -14,7 +17,7 @@ const KEYS_MAX: usize = 4;
 const KEY_LONGEST: usize = 2048;
 const POINT_IN_TIME_LONGEST: usize = 8 * 1024;
 
-/// Which store answered. Another one has another order: a cursor goes on only in its own.
+/// Which store answered. Stores order listings differently, so a cursor continues in the same store only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
@@ -22,21 +25,21 @@ pub enum Backend {
     List,
     /// A search, from OpenSearch.
     Search,
-    /// A search, from Postgres while OpenSearch is away.
+    /// A search, from Postgres while OpenSearch is unavailable.
     Catalog,
 }
 
-/// How widely a search looked.
+/// How loosely a search matches words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Every word must match as it is.
     Strict,
-    /// Any word may, or one that is spelled nearly so.
+    /// Any word may match, also with a misspelling.
     Loose,
 }
 
-/// The place behind the last item of a page.
+/// The position after the last item of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -44,39 +47,38 @@ pub struct Cursor {
     pub backend: Backend,
     #[serde(rename = "s")]
     pub stage: Stage,
-    /// The last item's sort values as text, its id last. What they must look like only the backend knows.
+    /// The last item's sort values as text, its id last. The backend checks their form.
     #[serde(rename = "k")]
     pub keys: Vec<String>,
-    /// [`question`] of what was asked.
+    /// The [`fingerprint`] of the question that it continues.
     #[serde(rename = "q")]
-    pub question: String,
-    /// Of the second page and those after it, while it lives.
+    pub fingerprint: String,
+    /// The id of OpenSearch's point in time; absent on the first page.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub point_in_time: Option<String>,
 }
 
-/// Names what was asked, in short, so that a cursor is not used with other words, filters or another order.
-pub fn question(asked: &impl Serialize) -> Result<String, serde_json::Error> {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    // FNV-1a: the same in every process and build, so that any of them continues what another began.
-    let text = serde_json::to_vec(asked)?;
-    Ok(format!("{:016x}", text.iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))))
+/// Identifies a question, so that a cursor is refused with other words, filters or another order. FNV-1a, which is the same in
+/// every process and build: any of them continues a page of another.
+pub fn fingerprint(criteria: &impl Serialize) -> Result<String, serde_json::Error> {
+    let mut hasher = FnvHasher::default();
+    hasher.write(&serde_json::to_vec(criteria)?);
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 impl Cursor {
-    /// The text that clients send back as they got it.
+    /// The text that clients send back unchanged.
     pub fn encode(&self) -> Result<String, serde_json::Error> {
         serde_json::to_vec(self).map(|json| URL_SAFE_NO_PAD.encode(json))
     }
 
-    /// Reads a cursor that continues `question`.
-    pub fn decode(text: &str, question: &str) -> Result<Self, CursorError> {
-        let cursor = Self::read(text).ok_or(CursorError::Unreadable)?;
-        if cursor.question == question { Ok(cursor) } else { Err(CursorError::OtherQuestion) }
+    /// Decodes a cursor that continues the question with this fingerprint.
+    pub fn decode(text: &str, fingerprint: &str) -> Result<Self, CursorError> {
+        let cursor = Self::parse(text).ok_or(CursorError::Unreadable)?;
+        if cursor.fingerprint == fingerprint { Ok(cursor) } else { Err(CursorError::OtherQuestion) }
     }
 
-    fn read(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         if text.len() > LONGEST {
             return None;
         }
@@ -92,16 +94,16 @@ impl Cursor {
         (keys && point_in_time).then_some(cursor)
     }
 
-    /// Refuses a cursor whose backend is not the one that answers now.
+    /// Refuses a cursor of another backend than the one that answers now.
     pub fn continues(&self, backend: Backend) -> Result<(), CursorError> {
         if self.backend == backend { Ok(()) } else { Err(CursorError::OtherBackend) }
     }
 }
 
-/// Why a cursor does not continue what was asked.
+/// Why a cursor does not continue a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    #[error("The parameter cursor is not one that this service gave: start again without it")]
+    #[error("The parameter cursor is not one that this service issued: start again without it")]
     Unreadable,
     #[error("The parameter cursor belongs to other words, filters or another order: start again without it")]
     OtherQuestion,
@@ -126,7 +128,7 @@ mod tests {
             backend: Backend::Search,
             stage: Stage::Strict,
             keys: vec!["12.345".to_owned(), "0199a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned()],
-            question: question(&("headphones", 1)).unwrap(),
+            fingerprint: fingerprint(&("headphones", 1)).unwrap(),
             point_in_time: Some("abc_-+/=".to_owned()),
         }
     }
@@ -134,13 +136,13 @@ mod tests {
     #[test]
     fn a_cursor_reads_back() {
         let cursor = a_cursor();
-        assert_eq!(Cursor::decode(&cursor.encode().unwrap(), &cursor.question).unwrap(), cursor);
+        assert_eq!(Cursor::decode(&cursor.encode().unwrap(), &cursor.fingerprint).unwrap(), cursor);
     }
 
     #[test]
     fn it_continues_only_what_it_began() {
         let text = a_cursor().encode().unwrap();
-        let other = Cursor::decode(&text, &question(&("headphones", 2)).unwrap()).unwrap_err();
+        let other = Cursor::decode(&text, &fingerprint(&("headphones", 2)).unwrap()).unwrap_err();
         assert_eq!(other, CursorError::OtherQuestion);
         assert_eq!(a_cursor().continues(Backend::Catalog), Err(CursorError::OtherBackend));
         assert!(a_cursor().continues(Backend::Search).is_ok());
@@ -173,7 +175,7 @@ mod tests {
             with("p", json!("x".repeat(POINT_IN_TIME_LONGEST + 1))),
             with("more", json!(1)),
         ] {
-            assert!(Cursor::decode(&bad, &a_cursor().question).is_err(), "{bad:.60}");
+            assert!(Cursor::decode(&bad, &a_cursor().fingerprint).is_err(), "{bad:.60}");
         }
     }
 }

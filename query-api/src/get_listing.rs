@@ -1,60 +1,35 @@
-//! Shows one listing: from this process, else Redis, else Postgres, whichever is the first to have what the caller has seen.
+//! Shows one listing: from this process, else from Redis, else from Postgres.
 
 use std::sync::Arc;
 
 use events::{AggregateKey, Listing, ListingId};
 use service::problem::{Kind, Refusal};
 use sqlx::types::Json;
-use views::listing_page::Write;
+use views::listing_page::{ListingContent, StoredPage, Write};
 
 use crate::app::App;
-use crate::consistency::{Consistency, Freshness, Next, NotYet};
-use crate::dependency::Unanswered;
-use crate::page::{Page, PresentPage};
-use crate::visibility::{self, Audience, Viewer};
+use crate::consistency::{Consistency, Freshness};
+use crate::store_guard::StoreError;
+use crate::stored_aggregate::{self, ReadError, ShownAggregate, StoredAggregate, unreadable};
+use crate::visibility::{self, Viewer};
 
-/// A listing's page, for one viewer.
-#[derive(Debug)]
-pub struct ShownListing {
-    page: Arc<Page>,
-    pub audience: Audience,
-    pub freshness: Freshness,
-}
+/// A listing's page, before visibility is decided.
+pub type CachedListing = StoredPage<ListingContent>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GetListingError {
-    /// Never there, deleted, or not for this viewer: nobody can tell which.
+    /// It never existed, is deleted, or is not for this viewer. The answer does not tell which.
     #[error("There is no listing {0}")]
     NoListing(ListingId),
     #[error(transparent)]
-    NotYet(#[from] NotYet),
-    #[error(transparent)]
-    Unanswered(#[from] Arc<Unanswered>),
-}
-
-impl From<Unanswered> for GetListingError {
-    fn from(error: Unanswered) -> Self {
-        Self::Unanswered(Arc::new(error))
-    }
+    Read(#[from] ReadError),
 }
 
 impl Refusal for GetListingError {
     fn kind(&self) -> Kind {
         match self {
             Self::NoListing(_) => Kind::NotFound,
-            Self::NotYet(error) => error.kind(),
-            Self::Unanswered(error) => error.kind(),
-        }
-    }
-}
-
-impl ShownListing {
-    /// What is shown; a page that is gone is never made into one of these.
-    #[must_use]
-    pub fn page(&self) -> Option<&PresentPage> {
-        match &*self.page {
-            Page::Present(page) => Some(page),
-            Page::Gone { .. } => None,
+            Self::Read(error) => error.kind(),
         }
     }
 }
@@ -64,96 +39,48 @@ pub async fn get_listing(
     viewer: Viewer,
     id: ListingId,
     consistency: &Consistency,
-) -> Result<ShownListing, GetListingError> {
-    let wanted = consistency.version_of(AggregateKey::listing(id));
-    let (page, freshness) = read_page(app, id, wanted, consistency).await?;
-    let audience = match &*page {
-        Page::Present(present) => visibility::by_id(viewer, present.standing),
-        Page::Gone { .. } => None,
-    };
-    match audience {
-        Some(audience) => Ok(ShownListing { page, audience, freshness }),
-        None => Err(GetListingError::NoListing(id)),
-    }
+) -> Result<ShownAggregate, GetListingError> {
+    let required = consistency.version_of(AggregateKey::listing(id));
+    let (page, freshness) = read_page(app, id, required, consistency).await?;
+    let shown = page.content.as_ref().and_then(|listing| {
+        let audience = visibility::by_id(viewer, listing.into())?;
+        Some(ShownAggregate { version: page.version, body: listing.body.clone(), audience, freshness })
+    });
+    shown.ok_or(GetListingError::NoListing(id))
 }
 
-/// The page of version `wanted` or newer, before visibility.
-pub(crate) async fn read_page(
+/// Reads the page of the `required` version or a newer one. Callers must apply visibility to it.
+pub async fn read_page(
     app: &App,
     id: ListingId,
-    wanted: u64,
+    required: u64,
     consistency: &Consistency,
-) -> Result<(Arc<Page>, Freshness), GetListingError> {
-    if let Some(page) = app.pages.get(id, wanted) {
+) -> Result<(Arc<CachedListing>, Freshness), ReadError> {
+    if let Some(page) = app.pages.get(id, required).await {
         return Ok((page, Freshness::Fresh));
     }
-    // On the heap, and only now: what may ask three stores is thousands of bytes, which every layer above would move.
-    if wanted == 0 {
-        let page = app.pages.load(id, Box::pin(load_page(app, id, 0))).await?;
+    // On the heap, and only after a miss: a read that may use three stores is thousands of bytes, which every layer above would move.
+    if required == 0 {
+        let page = app.pages.load(id, Box::pin(stored_aggregate::load(app, id, 0))).await?;
         return Ok((page, Freshness::Fresh));
     }
-    Box::pin(await_version(app, id, wanted, consistency)).await
+    // A load that other queries share may have started before the required write.
+    let (page, freshness) = Box::pin(stored_aggregate::read(app, id, required, consistency)).await?;
+    Ok((Arc::new(page), freshness))
 }
 
-/// A load that others share may have begun before the write was seen; this reader asks the stores itself.
-async fn await_version(
-    app: &App,
-    id: ListingId,
-    wanted: u64,
-    consistency: &Consistency,
-) -> Result<(Arc<Page>, Freshness), GetListingError> {
-    let mut patience = consistency.patience();
-    loop {
-        let page = load_page(app, id, wanted).await?;
-        if page.version() >= wanted {
-            return Ok((Arc::new(page), Freshness::Fresh));
-        }
-        if let Next::MakeDo(freshness) = patience.pause().await? {
-            return Ok((Arc::new(page), freshness));
-        }
+impl StoredAggregate for ListingContent {
+    async fn from_postgres(app: &App, generation: i32, id: ListingId) -> Result<Option<Write>, StoreError> {
+        let statement = sqlx::query!(
+            r#"select version, listing as "listing: Json<Listing>" from projection.listings where generation = $1 and id = $2"#,
+            app.generations.listing_catalog(),
+            id.0
+        );
+        let row = app.database.call("get_listing", statement.fetch_optional(&app.database.pool)).await?;
+        row.map(|row| match row.listing {
+            None => Ok(Write::listing_gone(generation, id, row.version.cast_unsigned())),
+            Some(Json(listing)) => Write::listing(generation, &listing).map_err(unreadable),
+        })
+        .transpose()
     }
-}
-
-/// From Redis, if what it holds is new enough; else from Postgres, which then fills Redis.
-async fn load_page(app: &App, id: ListingId, wanted: u64) -> Result<Page, Unanswered> {
-    let generation = app.generations.listing_page();
-    let held = app.redis.listing(generation, id).await;
-    let older = match held {
-        Ok(Some(held)) => {
-            let page = Page::from(held);
-            if page.version() >= wanted {
-                app.metrics.redis.hits.inc();
-                return Ok(page);
-            }
-            Some(page)
-        }
-        Ok(None) | Err(_) => None,
-    };
-    app.metrics.redis.misses.inc();
-
-    match (Box::pin(stored_page(app, generation, id)).await, older) {
-        (Ok(page), Some(older)) if page.version() < older.version() => Ok(older),
-        (Ok(page), _) => Ok(page),
-        // Older than wanted, but there; the caller may be content with it.
-        (Err(_), Some(older)) => Ok(older),
-        (Err(error), None) => Err(error),
-    }
-}
-
-async fn stored_page(app: &App, generation: i32, id: ListingId) -> Result<Page, Unanswered> {
-    let statement =
-        sqlx::query!(r#"select version, listing as "listing: Json<Listing>" from projection.listings where id = $1"#, id.0);
-    let Some(row) = app.database.ask("get_listing", statement.fetch_optional(&app.database.pool)).await? else {
-        return Ok(Page::NEVER_WAS);
-    };
-    let version = row.version.cast_unsigned();
-    let unreadable = |error: serde_json::Error| Unanswered::Refused { name: "postgres", source: error.into() };
-    let (page, write) = match row.listing {
-        None => (Page::Gone { version }, Write::listing_gone(generation, id, version)),
-        Some(Json(listing)) => {
-            (Page::render(&listing).map_err(unreadable)?, Write::listing(generation, &listing).map_err(unreadable)?)
-        }
-    };
-    app.redis.fill(write).await;
-    Ok(page)
 }

@@ -1,7 +1,8 @@
-//! Hears of every change of a listing, so that no page older than it is served from this process (PROTOCOL Q2).
+//! Follows the events of all listings, so that no page older than an event is served from this process (PROTOCOL Q2).
 //!
-//! An ephemeral consumer of its own, headers only, from now on. Whatever may have made it miss an event (a lost link, a gap
-//! in its count, silence) empties the process's pages and bypasses them until a new consumer stands.
+//! Each process has an ephemeral consumer, headers only, that starts with new events. Whenever it may have missed one (a lost
+//! connection, a gap in its sequence, missing heartbeats), the cached pages are dropped and the cache is bypassed until there is a
+//! new consumer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,66 +21,66 @@ use tracing::{debug, info};
 
 use crate::page_cache::PageCache;
 
-/// Between two tries to get a consumer.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// Two heartbeats missed mean that the server or the link is gone.
+/// Pause between two attempts to get a consumer.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Two missing heartbeats mean that the server or the connection is lost.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// A broker that leaves two of these unanswered is gone, and looked for anew by the third.
-const PINGED_EVERY: Duration = Duration::from_secs(4);
-/// The server forgets a consumer whose process is gone.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// The client reconnects when the broker has not answered two pings in a row.
+const PING_INTERVAL: Duration = Duration::from_secs(4);
+/// The server deletes the consumer of a process that ended.
+const DELETED_AFTER: Duration = Duration::from_secs(30);
 
-/// Keeps the floors of `pages` until told to stop. It never fails: without a broker pages are read from the stores.
+/// Raises the floors of `pages` until `stop`. Without a broker it does not fail: pages are then read from the stores.
 pub async fn follow(nats_urls: Vec<String>, pages: Arc<PageCache>, stop: CancellationToken) -> anyhow::Result<()> {
-    let heard = stop.run_until_cancelled(hear_for_ever(nats_urls, &pages)).await;
-    pages.events_are_lost();
-    match heard {
+    let ended = stop.run_until_cancelled(consume_forever(nats_urls, &pages)).await;
+    pages.unsubscribed();
+    match ended {
         Some(never) => never,
         None => Ok(()),
     }
 }
 
-async fn hear_for_ever(nats_urls: Vec<String>, pages: &PageCache) -> anyhow::Result<()> {
-    let (lost, mut losses) = watch::channel(());
+async fn consume_forever(nats_urls: Vec<String>, pages: &PageCache) -> anyhow::Result<()> {
+    let (disconnected, mut disconnects) = watch::channel(());
     let client = ConnectOptions::new()
         .name("query-api")
         .retry_on_initial_connect()
-        .ping_interval(PINGED_EVERY)
+        .ping_interval(PING_INTERVAL)
         .event_callback(move |event| {
             if matches!(event, Event::Disconnected) {
-                lost.send_replace(());
+                disconnected.send_replace(());
             }
             std::future::ready(())
         })
         .connect(nats_urls)
         .await
-        .context("NATS_URL is of no use")?;
+        .context("NATS_URL cannot be used")?;
     let context = jetstream::new(client);
     loop {
-        losses.mark_unchanged();
+        disconnects.mark_unchanged();
         let ended = tokio::select! {
-            ended = hear(&context, pages) => ended,
-            _ = losses.changed() => Err(anyhow::anyhow!("the link to the broker is lost")),
+            ended = consume(&context, pages) => ended,
+            _ = disconnects.changed() => Err(anyhow::anyhow!("the connection to the broker is lost")),
         };
-        pages.events_are_lost();
+        pages.unsubscribed();
         if let Err(error) = ended {
-            debug!(error = format!("{error:#}"), "Events are not heard of: {error}");
+            debug!(error = format!("{error:#}"), "Cannot follow events; pages are not cached in this process: {error}");
         }
-        tokio::time::sleep(TRY_AGAIN).await;
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 
-/// One consumer, from its creation to the first sign that it missed something.
-async fn hear(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result<()> {
+/// Runs one consumer, from its creation to the first sign that it missed an event.
+async fn consume(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result<()> {
     let consumer = context
         .create_consumer_on_stream(
             pull::Config {
-                description: Some("Tells a query-api which pages are old".to_owned()),
+                description: Some("Invalidates pages cached in one query-api".to_owned()),
                 deliver_policy: DeliverPolicy::New,
                 ack_policy: AckPolicy::None,
                 filter_subject: format!("{EVENTS_PREFIX}.{}.*", Listing::KIND),
                 headers_only: true,
-                inactive_threshold: FORGOTTEN_AFTER,
+                inactive_threshold: DELETED_AFTER,
                 memory_storage: true,
                 num_replicas: 1,
                 ..pull::Config::default()
@@ -88,15 +89,15 @@ async fn hear(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result
         )
         .await?;
     let mut messages = consumer.stream().heartbeat(HEARTBEAT).messages().await?;
-    pages.events_are_heard();
-    info!("Hears of changed listings; pages may be kept in this process");
+    pages.subscribed();
+    info!("Follows events of listings; pages may be cached in this process");
 
-    let mut count = 0;
+    let mut received = 0;
     while let Some(message) = messages.next().await {
         let message = message?;
-        count += 1;
+        received += 1;
         let delivered = message.info().map_err(|error| anyhow::anyhow!("{error}"))?.consumer_sequence;
-        ensure!(delivered == count, "message {count} of the consumer is missing");
+        ensure!(delivered == received, "message {received} of the consumer is missing");
         if let Some((id, version)) = changed(&message) {
             pages.raise_floor(id, version);
         }
@@ -104,7 +105,7 @@ async fn hear(context: &jetstream::Context, pages: &PageCache) -> anyhow::Result
     anyhow::bail!("the consumer ended")
 }
 
-/// Which listing a message is about, and its version after it. A message that does not say is not one of ours.
+/// The listing and the version that a message is about. `None` for a message that is not an event of a listing.
 fn changed(message: &Message) -> Option<(ListingId, u64)> {
     let key = AggregateKey::from_subject(&message.subject)?;
     let version = message.headers.as_ref()?.get(header::AGGREGATE_VERSION)?.as_str().parse().ok()?;

@@ -1,4 +1,4 @@
-//! What query-api counts.
+//! The metrics of query-api.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,16 +11,16 @@ use service::metrics::{Errors, Queries, register_build_info};
 use crate::breaker::Breaker;
 use crate::database::POSTGRES;
 use crate::opensearch::OPENSEARCH;
-use crate::page_cache::Lookups;
+use crate::page_cache::CacheLookups;
 use crate::redis_pages::REDIS;
 
-/// All metrics begin with it.
+/// The prefix of all metrics.
 pub const PREFIX: &str = "listings";
 
-/// What the database is asked for.
+/// The names of statements.
 const OPERATIONS: [&str; 7] =
     ["get_listing", "get_stock", "list_listings", "search", "search_count", "consistency", "generations"];
-/// How a question to a dependency can fail.
+/// How a call of a dependency can fail.
 const FAILURES: [&str; 3] = ["failed", "refused", "timeout"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,12 +38,12 @@ pub struct Metrics {
     pub http: HttpMetrics,
     pub errors: Errors,
     pub queries: Queries,
-    /// Looks into the process's own pages.
-    pub local: Lookups,
-    /// Looks into Redis.
-    pub redis: Lookups,
-    /// Looks into the process's own answers of searches.
-    pub answers: Lookups,
+    /// Pages cached in this process.
+    pub local: CacheLookups,
+    /// Pages in Redis.
+    pub redis: CacheLookups,
+    /// Answers of searches cached in this process.
+    pub answers: CacheLookups,
     /// Searches answered.
     pub searched: Counter,
     breakers: Family<DependencyLabels, Gauge>,
@@ -54,7 +54,7 @@ impl Metrics {
         register_build_info(registry, "query-api", env!("CARGO_PKG_VERSION"));
         let failures = [OPENSEARCH, POSTGRES, REDIS].map(|store| FAILURES.map(|failure| (store, failure)));
         let (hits, misses) = (Family::<CacheLabels, Counter>::default(), Family::<CacheLabels, Counter>::default());
-        let lookups = |cache_type| Lookups {
+        let lookups = |cache_type| CacheLookups {
             hits: hits.get_or_create_owned(&CacheLabels { cache_type }),
             misses: misses.get_or_create_owned(&CacheLabels { cache_type }),
         };
@@ -68,19 +68,18 @@ impl Metrics {
             searched: Counter::default(),
             breakers: Family::default(),
         };
-        registry.register("cache_hits", "Pages, stock levels and searches found where they are quickest", hits);
-        registry.register("cache_misses", "Those that had to be asked for further on", misses);
+        registry.register("cache_hits", "Pages, stock levels and searches found in a cache", hits);
+        registry.register("cache_misses", "Pages, stock levels and searches not found in a cache", misses);
         registry.register("searched", "Searches answered", metrics.searched.clone());
         registry.register(
             "circuit_breaker_state",
-            "Whether a dependency is asked: 0 yes, 1 one probe, 2 no",
+            "State of a dependency's circuit breaker: 0 closed, 1 half-open, 2 open",
             metrics.breakers.clone(),
         );
         metrics
     }
 
-    /// The breaker of a dependency, shown from now on.
-    #[must_use]
+    /// Creates the breaker of a dependency, with its gauge.
     pub fn breaker(&self, dependency: &'static str) -> Breaker {
         Breaker::new(dependency, self.breakers.get_or_create_owned(&DependencyLabels { dependency }))
     }

@@ -2,54 +2,53 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::ACCEPT_ENCODING;
 use opensearch::OpenSearch;
+use opensearch::http::headers::{ACCEPT_ENCODING, HeaderValue};
 use opensearch::http::transport::{SingleNodeConnectionPool, TransportBuilder};
 use opensearch::indices::IndicesExistsParts;
 use service::basic_auth::{Credentials, Server};
 use service::metrics::Errors;
 
 use crate::breaker::Breaker;
-use crate::dependency::{Dependency, Unanswered, Verdict};
+use crate::store_guard::{FailureClass, StoreError, StoreGuard};
 
 /// Leaves more than half of a search's deadline (8 s) to Postgres.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// The name of OpenSearch among the dependencies.
+/// The name of OpenSearch in metrics and errors.
 pub const OPENSEARCH: &str = "opensearch";
 
-/// The search index and how it is asked.
+/// The search index, called through its alias.
 #[derive(Debug)]
 pub struct SearchIndex {
     pub client: OpenSearch,
-    /// The name that the serving generation answers to.
+    /// The alias of the serving generation.
     pub alias: String,
-    dependency: Dependency,
+    guard: StoreGuard,
 }
 
 impl SearchIndex {
-    /// Connects when it is first asked. A user and password in the URL are sent as such and appear in no error.
+    /// Connects with the first call. A user and password in the URL are sent as credentials and appear in no error.
     pub fn new(url: &str, alias: &str, breaker: Breaker, errors: Errors) -> anyhow::Result<Self> {
         let Server { url, credentials } = Server::at(url)?;
         let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(url)).disable_proxy().timeout(ANSWER_WITHIN);
-        // The node is next door: packing an answer there and unpacking it here takes longer than sending it as it is.
+        // OpenSearch is nearby: compressing an answer takes longer than sending it uncompressed.
         transport = transport.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(Credentials { user, password }) = credentials {
             transport = transport.auth(opensearch::auth::Credentials::Basic(user, password));
         }
         let client = OpenSearch::new(transport.build()?);
-        let dependency = Dependency::new(OPENSEARCH, breaker, Some(ANSWER_WITHIN), errors);
-        Ok(Self { client, alias: alias.to_owned(), dependency })
+        let guard = StoreGuard::new(OPENSEARCH, breaker, Some(ANSWER_WITHIN), errors);
+        Ok(Self { client, alias: alias.to_owned(), guard })
     }
 
-    /// Asks something of `self.client`. An error is an outage; whatever OpenSearch answered, a refusal too, is the `Ok` of
-    /// the question, for its asker to judge.
-    pub async fn ask<T>(&self, question: impl Future<Output = Result<T, opensearch::Error>>) -> Result<T, Unanswered> {
-        self.dependency.ask(question, |_| Verdict::Outage).await
+    /// Makes a call with `self.client`. An error counts as an outage; a call that OpenSearch may reject must return that answer as
+    /// `Ok`.
+    pub async fn call<T>(&self, call: impl Future<Output = Result<T, opensearch::Error>>) -> Result<T, StoreError> {
+        self.guard.call(call, |_| FailureClass::Outage).await
     }
 
-    /// Whether it answers and has the index, whatever the breaker thinks.
+    /// Whether OpenSearch answers and has the index, regardless of the circuit breaker.
     pub async fn ping(&self) -> Result<(), opensearch::Error> {
         let index = [self.alias.as_str()];
         self.client.indices().exists(IndicesExistsParts::Index(&index)).send().await?.error_for_status_code().map(drop)

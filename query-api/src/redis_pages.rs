@@ -1,21 +1,21 @@
-//! Redis: the pages and stock levels that the projector keeps there, and the fills that query-api adds for a while.
+//! Redis: the pages that the projector writes, and the short-lived ones that query-api adds after a miss.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use events::{ListingId, VariantId};
 use redis::{RedisError, RedisResult, Script};
 use service::metrics::Errors;
 use service::redis::Redis;
 use tracing::debug;
-use views::listing_page::{GATE, HeldListing, HeldStock, Write, listing_key, stock_key};
+use views::generations::{SERVING_KEY, ServingGenerations};
+use views::listing_page::{GATE, PageContent, StoredPage, Write};
 
 use crate::breaker::Breaker;
-use crate::dependency::{Dependency, Unanswered, Verdict};
+use crate::store_guard::{FailureClass, StoreError, StoreGuard};
 
-/// A read takes well under a millisecond. What takes this long is sooner answered by Postgres.
+/// A read takes well under a millisecond. After this time Postgres is the faster choice.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
-/// A handshake with a server nearby.
+/// Time for a handshake within one data center.
 const CONNECT_WITHIN: Duration = Duration::from_millis(250);
 
 /// The name of Redis among the dependencies.
@@ -24,74 +24,71 @@ pub const REDIS: &str = "redis";
 pub struct RedisPages {
     redis: Redis,
     gate: Script,
-    dependency: Dependency,
+    guard: StoreGuard,
 }
 
 impl std::fmt::Debug for RedisPages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisPages").field("dependency", &self.dependency).finish_non_exhaustive()
+        f.debug_struct("RedisPages").field("guard", &self.guard).finish_non_exhaustive()
     }
 }
 
 impl RedisPages {
-    /// Connects when it is first asked.
+    /// Connects with the first call.
     pub fn new(url: &str, breaker: Breaker, errors: Errors) -> anyhow::Result<Self> {
         Ok(Self {
             redis: Redis::new(url, CONNECT_WITHIN, ANSWER_WITHIN)?,
             gate: Script::new(GATE),
-            dependency: Dependency::new(REDIS, breaker, None, errors),
+            guard: StoreGuard::new(REDIS, breaker, None, errors),
         })
     }
 
-    /// A listing's page; `None` is a miss.
-    pub async fn listing(&self, generation: i32, id: ListingId) -> Result<Option<HeldListing>, Unanswered> {
-        let page = self.page(&listing_key(generation, id)).await?;
-        Ok(page.and_then(|page| HeldListing::read(&page)))
+    /// Reads a page; `None` is a miss.
+    pub async fn page<C: PageContent>(&self, generation: i32, id: C::Id) -> Result<Option<StoredPage<C>>, StoreError> {
+        Ok(self.get(&C::key(generation, id)).await?.and_then(|page| StoredPage::parse(&page)))
     }
 
-    /// A variant's stock; `None` is a miss.
-    pub async fn stock(&self, generation: i32, id: VariantId) -> Result<Option<HeldStock>, Unanswered> {
-        let page = self.page(&stock_key(generation, id)).await?;
-        Ok(page.and_then(|page| HeldStock::read(&page)))
+    /// Reads the projector's copy of the serving generations; `None` if there is none.
+    pub async fn serving_generations(&self) -> Result<Option<ServingGenerations>, StoreError> {
+        Ok(self.get(SERVING_KEY).await?.and_then(|json| ServingGenerations::from_json(&json)))
     }
 
-    async fn page(&self, key: &str) -> Result<Option<Bytes>, Unanswered> {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let command = redis::Cmd::get(key);
-        let question = self.redis.ask(|mut connection| async move { command.query_async(&mut connection).await });
-        self.dependency.ask(question, about_reading).await
+        let reply = self.redis.ask(|mut connection| async move { command.query_async(&mut connection).await });
+        self.guard.call(reply, classify_read).await
     }
 
-    /// Puts what Postgres had where the next reader finds it. Through the projector's gate, so that it never replaces
-    /// anything newer; and for a short time, because only the projector hears of the next change (PROTOCOL P9).
-    /// Failing costs the next reader a question to Postgres and nothing else.
+    /// Writes a page that was read from Postgres. It uses the projector's version gate, so it never replaces a newer page, and a
+    /// short time to live, because query-api does not update the page on the next event (PROTOCOL P9). A failure is ignored: the next
+    /// reader reads Postgres again.
     pub async fn fill(&self, write: Write) {
         let write = write.as_fill();
         let mut call = self.gate.key(&write.key);
         for argument in write.arguments() {
             call.arg(argument);
         }
-        let question = self.redis.ask(async |mut connection| call.invoke_async::<i64>(&mut connection).await);
-        let filled = self.dependency.ask(question, about_writing).await;
-        if let Err(error) = filled {
-            debug!(error = %error, "A page was not filled: {error}");
+        let reply = self.redis.ask(async |mut connection| call.invoke_async::<i64>(&mut connection).await);
+        if let Err(error) = self.guard.call(reply, classify_write).await {
+            debug!(error = %error, "Could not write a page to Redis: {error}");
         }
     }
 
-    /// Whether it answers at all, whatever the breaker thinks.
+    /// Whether Redis answers, regardless of the circuit breaker.
     pub async fn ping(&self) -> RedisResult<()> {
         self.redis.ask(async |mut connection| redis::cmd("PING").query_async(&mut connection).await).await
     }
 }
 
-/// One key of another kind is no reason not to ask for the others.
-fn about_reading(error: &RedisError) -> Verdict {
-    if error.code() == Some("WRONGTYPE") { Verdict::Refusal } else { Verdict::Outage }
+/// A key of the wrong type says nothing about other keys.
+fn classify_read(error: &RedisError) -> FailureClass {
+    if error.code() == Some("WRONGTYPE") { FailureClass::Rejection } else { FailureClass::Outage }
 }
 
-/// A Redis that is full or a replica refuses to write, but may be read all the same.
-fn about_writing(error: &RedisError) -> Verdict {
+/// A Redis that is full, or has become a replica, rejects writes and still serves reads.
+fn classify_write(error: &RedisError) -> FailureClass {
     let lost = error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_connection_refusal();
-    if lost { Verdict::Outage } else { Verdict::Refusal }
+    if lost { FailureClass::Outage } else { FailureClass::Rejection }
 }
 
 #[cfg(test)]
@@ -105,8 +102,8 @@ mod tests {
     #[test]
     fn one_key_of_another_kind_is_no_outage_and_a_server_that_cannot_answer_is() {
         let wrong = said("WRONGTYPE Operation against a key holding the wrong kind of value");
-        assert_eq!(about_reading(&wrong), Verdict::Refusal);
-        assert_eq!(about_reading(&said("LOADING Redis is loading the dataset in memory")), Verdict::Outage);
-        assert_eq!(about_reading(&std::io::Error::from(std::io::ErrorKind::TimedOut).into()), Verdict::Outage);
+        assert_eq!(classify_read(&wrong), FailureClass::Rejection);
+        assert_eq!(classify_read(&said("LOADING Redis is loading the dataset in memory")), FailureClass::Outage);
+        assert_eq!(classify_read(&std::io::Error::from(std::io::ErrorKind::TimedOut).into()), FailureClass::Outage);
     }
 }

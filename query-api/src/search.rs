@@ -1,137 +1,116 @@
 //! Finds listings: by words, filters, places and prices.
 //!
-//! First strictly: every word must match. Only if that finds next to nothing, loosely: any word may, or one that is spelled
-//! nearly so. So totals and counts stay meaningful, and misspellings, which cost the most, are paid for by those who make
-//! them.
+//! A search is strict first: every word must match. Only if that finds almost nothing, a second search is loose: any word may match,
+//! also with a misspelling. So totals and facets stay meaningful, and only misspelled searches pay for fuzzy matching, the most
+//! expensive part.
 
-pub mod arrival;
-mod catalog;
-mod clause;
-pub mod facets;
-pub mod found;
+mod facets;
+mod fallback;
+mod filter_clauses;
 mod index;
-mod narrowing;
 mod order;
 mod point_in_time;
 mod query;
-pub mod refreshes;
-pub mod shared;
-pub mod words;
+mod read_your_writes;
+mod words;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use service::http::Parameters;
-use service::problem::{Chain, Kind, Problem, Refusal};
+use serde_json::value::RawValue;
+use service::problem::{Chain, Kind, Refusal};
 use tracing::error;
-use utoipa::IntoParams;
+use utoipa::ToSchema;
 
-pub use found::{Found, SearchPage};
+pub use self::facets::{Count, Facet, FacetCounts};
+pub use self::read_your_writes::Refreshes;
 
-use self::facets::Facet;
-use self::point_in_time::Held;
+use self::point_in_time::PointInTimeUse;
 use self::words::Words;
 use crate::app::App;
-use crate::catalog::CatalogueError;
-use crate::consistency::{Consistency, Freshness, NotYet};
-use crate::cursor::{self, Backend, Cursor, CursorError, Stage};
-use crate::dependency::Unanswered;
-use crate::filters::{Filters, Sort};
+use crate::catalog::{self, CatalogError};
+use crate::consistency::{Consistency, Freshness, NotVisibleYet};
+use crate::cursor::{Backend, Cursor, CursorError, Stage, fingerprint};
+use crate::filters::Filters;
+use crate::question::{Paging, QuestionError, Sort};
+use crate::store_guard::StoreError;
 use crate::visibility::IN_SEARCH;
 
-/// Fewer hits than this, and misspellings and single words are looked for as well.
+/// A strict search with fewer hits is repeated loosely.
 const ENOUGH: u64 = 3;
-/// Items on a page, unless the reader says otherwise.
-const LIMIT: usize = 20;
-const LIMIT_MAX: usize = 100;
 
-/// What only searches are asked, besides filters.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct SearchParameters {
-    /// Words to look for. Without any, everything is found, newest first.
-    #[param(example = "noise cancelling headphones", max_length = 1000)]
-    q: Option<String>,
-    /// `relevance` (default), `price`, `-price`, `-created_at` or `distance`, which goes with `near`.
-    sort: Option<String>,
-    /// Counts by `brand`, `category`, `price`, `condition` or `attr.<name>`: a list.
-    #[serde(default)]
-    #[param(example = "brand,price,attr.color")]
-    facets: Vec<String>,
-    /// `1` to see where the words are.
-    #[param(inline)]
-    highlight: Option<Switch>,
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    limit: Option<usize>,
-    /// Continues where a page ended.
-    cursor: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
-enum Switch {
-    #[serde(rename = "1", alias = "true")]
-    On,
-    #[serde(rename = "0", alias = "false")]
-    Off,
-}
-
-/// A search, checked.
-#[derive(Debug)]
-pub struct Search {
-    pub question: Question,
-    pub facets: Vec<Facet>,
-    pub highlight: bool,
-    pub limit: usize,
-    pub after: Option<Cursor>,
-    /// Names the question in cursors.
-    pub name: String,
-}
-
-/// What a cursor must agree with.
-#[derive(Debug, Serialize)]
-pub struct Question {
-    pub words: Option<Words>,
+/// What to search for, not checked yet.
+#[derive(Debug, Default)]
+pub struct SearchRequest {
+    pub words: String,
     pub filters: Filters,
-    pub sort: Sort,
+    /// The names of facets.
+    pub facets: Vec<String>,
+    pub highlight: bool,
+    pub paging: Paging,
 }
 
-impl Search {
-    /// Reads and checks everything that a search can be asked with; whatever else there is, is refused.
-    pub fn read(mut parameters: Parameters) -> Result<Self, Problem> {
-        let mut filters = Filters::take_for_search(&mut parameters)?;
-        let SearchParameters { q, sort, facets, highlight, limit, cursor } = parameters.read()?;
-        let words = Words::read(q.as_deref().unwrap_or_default())?;
-        let facets = Facet::read_all(&facets)?;
-        let mut sort = Sort::read(sort.as_deref(), Sort::OF_SEARCHES)?;
-        if sort == Sort::Distance && filters.places.near.is_none() {
-            return Err(Problem::malformed("The parameter sort can be distance only together with near"));
-        }
-        // Without words everything is as relevant.
-        if sort == Sort::Relevance && words.is_none() {
-            sort = Sort::Newest;
-        }
-        if sort.compares_prices() || facets.contains(&Facet::Price) {
-            filters.compare_prices();
-        }
-        let limit = limit.unwrap_or(LIMIT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::malformed(format!("The parameter limit must be from 1 to {LIMIT_MAX}")));
-        }
-        let question = Question { words, filters, sort };
-        let name = cursor::question(&question).map_err(|error| Problem::logged(&error.into()))?;
-        let after = cursor.map(|text| Cursor::decode(&text, &name)).transpose()?;
-        Ok(Self { question, facets, highlight: matches!(highlight, Some(Switch::On)), limit, after, name })
-    }
+/// A checked question for one result page of a search.
+#[derive(Debug)]
+pub struct SearchQuestion {
+    criteria: SearchCriteria,
+    facets: Vec<Facet>,
+    highlight: bool,
+    limit: usize,
+    after: Option<Cursor>,
+    fingerprint: String,
+}
 
-    fn stage(&self) -> Stage {
-        self.after.as_ref().map_or(Stage::Strict, |cursor| cursor.stage)
-    }
+/// What must stay the same from one result page to the next. Its serialized form is part of cursors: see [`fingerprint`].
+#[derive(Debug, Serialize)]
+struct SearchCriteria {
+    words: Option<Words>,
+    filters: Filters,
+    sort: Sort,
+}
 
-    /// Whether looking more widely may be worth it.
-    fn may_widen(&self, found: &Found) -> bool {
-        self.question.words.is_some()
-            && self.question.sort == Sort::Relevance
-            && self.after.is_none()
-            && found.total.value < ENOUGH
-    }
+/// One result page of a search, from whichever store answered.
+#[derive(Debug)]
+pub struct SearchResult {
+    pub items: Vec<FoundItem>,
+    pub total: Total,
+    pub facets: FacetCounts,
+    /// Continues after the last item; `None` if there are no more.
+    pub next: Option<Cursor>,
+    /// Postgres answered, because OpenSearch is unavailable.
+    pub degraded: bool,
+    /// Parts of the question that a degraded answer leaves out.
+    pub omitted: Vec<&'static str>,
+    pub freshness: Freshness,
+}
+
+/// A listing that was found.
+#[derive(Debug)]
+pub struct FoundItem {
+    /// The listing as the API shows it: the text of a JSON object, as it is stored.
+    pub listing: Box<str>,
+    /// As the store wrote it; `None` unless the order is by relevance.
+    pub score: Option<Box<RawValue>>,
+    pub highlight: Option<Highlight>,
+}
+
+/// The parts of a listing that matched, by field, as HTML: matches are in `<em>`, everything else is escaped.
+pub type Highlight = BTreeMap<&'static str, Vec<String>>;
+
+/// How many listings match.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Total {
+    pub value: u64,
+    pub relation: Relation,
+}
+
+/// Whether a total is exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    Eq,
+    /// There are at least as many.
+    Gte,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,18 +118,19 @@ pub enum SearchError {
     #[error(transparent)]
     Cursor(#[from] CursorError),
     #[error(transparent)]
-    Unanswered(#[from] Unanswered),
+    Store(#[from] StoreError),
     #[error(transparent)]
-    NotYet(#[from] NotYet),
-    #[error("OpenSearch gave an answer that cannot be read")]
-    Unreadable(#[from] serde_json::Error),
+    NotVisibleYet(#[from] NotVisibleYet),
+    #[error("OpenSearch sent an answer that cannot be parsed")]
+    Unparsable(#[from] serde_json::Error),
 }
 
-impl From<CatalogueError> for SearchError {
-    fn from(error: CatalogueError) -> Self {
+impl From<CatalogError> for SearchError {
+    fn from(error: CatalogError) -> Self {
         match error {
-            CatalogueError::Cursor(error) => Self::Cursor(error),
-            CatalogueError::Unanswered(error) => Self::Unanswered(error),
+            CatalogError::Cursor(error) => Self::Cursor(error),
+            CatalogError::NotVisibleYet(error) => Self::NotVisibleYet(error),
+            CatalogError::Store(error) => Self::Store(error),
         }
     }
 }
@@ -159,95 +139,136 @@ impl Refusal for SearchError {
     fn kind(&self) -> Kind {
         match self {
             Self::Cursor(error) => error.kind(),
-            Self::Unanswered(error) => error.kind(),
-            Self::NotYet(error) => error.kind(),
-            Self::Unreadable(_) => Kind::Unavailable,
+            Self::Store(error) => error.kind(),
+            Self::NotVisibleYet(error) => error.kind(),
+            Self::Unparsable(_) => Kind::Unavailable,
         }
     }
 }
 
-/// Answers from OpenSearch; while that is away, from Postgres.
-pub async fn search(app: &App, search: &Search, consistency: &Consistency) -> Result<(Found, Freshness), SearchError> {
-    let failed = match from_index(app, search, consistency).await {
-        Err(error @ (SearchError::Unanswered(_) | SearchError::Unreadable(_))) => error,
-        answered => return answered,
-    };
-    if matches!(failed, SearchError::Unanswered(Unanswered::Refused { .. }) | SearchError::Unreadable(_)) {
-        error!(error = %Chain(&failed), "A search is answered from Postgres: {failed}");
+impl SearchQuestion {
+    pub fn new(request: SearchRequest) -> Result<Self, QuestionError> {
+        let mut filters = request.filters.checked()?;
+        let words = Words::new(&request.words)?;
+        let facets = Facet::list(&request.facets)?;
+        let mut sort = request.paging.checked_sort(Sort::OF_SEARCHES)?;
+        if sort == Sort::Distance && filters.places.near.is_none() {
+            return Err(QuestionError::DistanceWithoutPoint);
+        }
+        // Without words all listings are equally relevant.
+        if sort == Sort::Relevance && words.is_none() {
+            sort = Sort::Newest;
+        }
+        if sort.compares_prices() || facets.contains(&Facet::Price) {
+            filters.compare_prices();
+        }
+        let limit = request.paging.checked_limit()?;
+        let criteria = SearchCriteria { words, filters, sort };
+        let fingerprint = fingerprint(&criteria)?;
+        let after = request.paging.cursor.map(|text| Cursor::decode(&text, &fingerprint)).transpose()?;
+        Ok(Self { criteria, facets, highlight: request.highlight, limit, after, fingerprint })
     }
-    let freshness = crate::catalog::wait_for::<SearchError>(app, consistency).await?;
-    Ok((catalog::find(app, search, IN_SEARCH).await?, freshness))
+
+    fn stage(&self) -> Stage {
+        self.after.as_ref().map_or(Stage::Strict, |cursor| cursor.stage)
+    }
+
+    /// Whether a loose search may find more.
+    fn is_worth_loosening(&self, found: &SearchResult) -> bool {
+        self.criteria.words.is_some()
+            && self.criteria.sort == Sort::Relevance
+            && self.after.is_none()
+            && found.total.value < ENOUGH
+    }
 }
 
-async fn from_index(app: &App, search: &Search, consistency: &Consistency) -> Result<(Found, Freshness), SearchError> {
-    let freshness = arrival::wait_for(app, consistency).await?;
-    if let Some(cursor) = &search.after
+/// Answers from OpenSearch, or from Postgres while OpenSearch is unavailable.
+pub async fn search(app: &App, question: &SearchQuestion, consistency: &Consistency) -> Result<SearchResult, SearchError> {
+    let failed = match search_index(app, question, consistency).await {
+        Err(error @ (SearchError::Store(_) | SearchError::Unparsable(_))) => error,
+        answered => return answered,
+    };
+    if matches!(failed, SearchError::Store(StoreError::Rejected { .. }) | SearchError::Unparsable(_)) {
+        error!(error = %Chain(&failed), "OpenSearch failed, so Postgres answers the search: {failed}");
+    }
+    let generation = app.generations.listing_catalog();
+    let freshness = catalog::wait_for_writes(app, generation, consistency).await?;
+    fallback::find(app, generation, question, IN_SEARCH, freshness).await
+}
+
+async fn search_index(app: &App, question: &SearchQuestion, consistency: &Consistency) -> Result<SearchResult, SearchError> {
+    let freshness = read_your_writes::wait(app, consistency).await?;
+    if let Some(cursor) = &question.after
         && let Err(error) = cursor.continues(Backend::Search)
     {
-        // Only if OpenSearch is there has the store changed since the page before.
+        // The cursor is from Postgres. It is only obsolete if OpenSearch is available again.
         let ping = app.search.client.ping();
-        app.search.ask(async { ping.send().await?.error_for_status_code() }).await?;
+        app.search.call(async { ping.send().await?.error_for_status_code() }).await?;
         return Err(error.into());
     }
-    // The point in time of a cursor may be older than what the caller has seen since.
-    let held = if consistency.entries().is_empty() { Held::Kept } else { Held::LetGo };
-    let found = index::find(app, search, IN_SEARCH, search.stage(), held).await?;
-    if search.may_widen(&found) {
-        return Ok((index::find(app, search, IN_SEARCH, Stage::Loose, held).await?, freshness));
+    // The point in time of a cursor may be older than the required writes.
+    let point_in_time = if consistency.entries().is_empty() { PointInTimeUse::Keep } else { PointInTimeUse::Replace };
+    let mut found = index::find(app, question, IN_SEARCH, question.stage(), point_in_time).await?;
+    if question.is_worth_loosening(&found) {
+        found = index::find(app, question, IN_SEARCH, Stage::Loose, point_in_time).await?;
     }
-    Ok((found, freshness))
+    Ok(SearchResult { freshness, ..found })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filters::PriceRange;
+    use crate::question::LIMIT_DEFAULT;
 
-    fn read(query: &str) -> Result<Search, Problem> {
-        Search::read(Parameters::parse(query)?)
+    fn by(sort: Sort) -> Paging {
+        Paging { sort: Some(sort), ..Paging::default() }
     }
 
     #[test]
     fn nothing_asked_is_everything_newest_first() {
-        let search = read("").unwrap();
-        assert_eq!((search.question.sort, search.limit, search.highlight), (Sort::Newest, LIMIT, false));
-        assert_eq!(read("q=x").unwrap().question.sort, Sort::Relevance);
-        assert!(read("q=x&highlight=1").unwrap().highlight);
+        let question = SearchQuestion::new(SearchRequest::default()).unwrap();
+        assert_eq!((question.criteria.sort, question.limit, question.highlight), (Sort::Newest, LIMIT_DEFAULT, false));
+        let question = SearchQuestion::new(SearchRequest { words: "x".to_owned(), ..SearchRequest::default() }).unwrap();
+        assert_eq!(question.criteria.sort, Sort::Relevance);
     }
 
     #[test]
     fn prices_are_compared_in_one_currency_whoever_compares_them() {
-        for query in ["sort=price", "sort=-price", "facets=price", "price_min=1"] {
-            assert_eq!(read(query).unwrap().question.filters.currencies.len(), 1, "{query}");
+        let price = Some(PriceRange { min: Some(rust_decimal::Decimal::ONE), max: None });
+        for request in [
+            SearchRequest { paging: by(Sort::PriceUp), ..SearchRequest::default() },
+            SearchRequest { paging: by(Sort::PriceDown), ..SearchRequest::default() },
+            SearchRequest { facets: vec!["price".to_owned()], ..SearchRequest::default() },
+            SearchRequest { filters: Filters { price, ..Filters::default() }, ..SearchRequest::default() },
+        ] {
+            let shown = format!("{request:?}");
+            assert_eq!(SearchQuestion::new(request).unwrap().criteria.filters.currencies.len(), 1, "{shown}");
         }
-        assert_eq!(read("facets=brand").unwrap().question.filters.currencies, []);
+        let by_brand = SearchRequest { facets: vec!["brand".to_owned()], ..SearchRequest::default() };
+        assert_eq!(SearchQuestion::new(by_brand).unwrap().criteria.filters.currencies, []);
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
-        for bad in [
-            "limit=0",
-            "limit=101",
-            "limit=-1",
-            "limit=x",
-            "limit=1&limit=2",
-            "sort=title",
-            "sort=",
-            "sort=distance",
-            "sort=_score",
-            "facets=title",
-            "highlight=yes",
-            "q=a&q=b",
-            "q=%00",
-            "q=%ff",
-            "cursor=x",
-            "cursor=",
-            "offset=1",
-            "q=x&Q=y",
-            "title=x",
-            "query={}",
-            "radius=1km",
-        ] {
-            assert!(read(bad).is_err(), "{bad}");
+    fn a_search_is_sorted_by_what_it_can_be() {
+        for sort in [Sort::Title, Sort::Distance] {
+            assert!(SearchQuestion::new(SearchRequest { paging: by(sort), ..SearchRequest::default() }).is_err(), "{sort:?}");
         }
+    }
+
+    #[test]
+    fn a_cursor_of_another_question_is_refused() {
+        let question = SearchQuestion::new(SearchRequest::default()).unwrap();
+        let cursor = Cursor {
+            backend: Backend::Search,
+            stage: Stage::Strict,
+            keys: vec!["1".to_owned()],
+            fingerprint: question.fingerprint,
+            point_in_time: None,
+        };
+        let paging = || Paging { cursor: Some(cursor.encode().unwrap()), ..Paging::default() };
+        assert!(SearchQuestion::new(SearchRequest { paging: paging(), ..SearchRequest::default() }).is_ok());
+        let other = SearchRequest { paging: paging(), words: "x".to_owned(), ..SearchRequest::default() };
+        assert!(SearchQuestion::new(other).is_err());
     }
 }

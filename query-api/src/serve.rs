@@ -36,17 +36,19 @@ pub async fn run(settings: ServeSettings) -> anyhow::Result<()> {
             async move { app.readiness().await }
         },
         move || {
-            let (generation, pages_kept) = (shown.generations.listing_page(), shown.pages.is_used());
-            async move { json!({ "generations": { "listing_page": generation }, "pages_kept": pages_kept }) }
+            let (generations, pages_kept) = (shown.generations.status(), shown.pages.is_used());
+            async move { json!({ "generations": generations, "pages_kept": pages_kept }) }
         },
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
 
+    // Queries must not start with a generation that no longer exists.
+    app.generations.refresh(&app.database, &app.redis).await;
     let routes = http::routes(app.clone(), program.lifecycle.clone());
     program.serve_http(settings.http.http_addr, routes).await?;
     program.spawn("generations", {
         let (app, stop) = (app.clone(), program.stop.clone());
-        async move { app.generations.follow(&app.database, stop).await }
+        async move { app.generations.follow(&app.database, &app.redis, stop).await }
     });
     program.spawn("invalidations", {
         let (nats, pages, stop) = (settings.nats.clone(), Arc::clone(&app.pages), program.stop.clone());

@@ -1,12 +1,14 @@
-//! Who sees what. The only place that decides it, for every route.
+//! Decides who may see which listings, for every query. Nothing else does.
 //!
-//! By id: active or sold and not private is for everyone, all else for its seller and admins, and for nobody once deleted.
-//! In lists and searches: active and public; a seller who asks for own listings, and an admin who asks for anyone's, see all.
+//! By id: an active or sold listing that is not private is shown to everyone, any other to its seller and admins, and a deleted one to
+//! nobody. In lists and searches: active and public listings; sellers who filter by themselves, and admins who filter by any seller,
+//! see all listings of that seller.
 
 use events::UserId;
-use events::listing::{Listing, Status, Visibility};
+use events::listing::{Status, Visibility};
+use views::listing_page::ListingContent;
 
-/// Who asks.
+/// Who sent the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Viewer {
     Anyone,
@@ -14,36 +16,31 @@ pub enum Viewer {
     Admin,
 }
 
-/// What of a listing decides who sees it.
+/// The fields of a listing that decide who may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct ListingAccess {
     pub status: Status,
     pub visibility: Visibility,
     pub seller: UserId,
 }
 
-impl From<&Listing> for Standing {
-    fn from(listing: &Listing) -> Self {
+impl From<&ListingContent> for ListingAccess {
+    fn from(listing: &ListingContent) -> Self {
         Self { status: listing.status, visibility: listing.visibility, seller: listing.seller_id }
     }
 }
 
-/// Whom an answer is for, whoever asked: it decides what caches may keep.
+/// Who may see an answer: decides which caches may store it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     Everyone,
-    /// This viewer, and perhaps nobody else.
+    /// Only this viewer, as far as is known.
     Viewer,
 }
 
-/// Whether `viewer` may see a listing by its id, and who else may. `None`: for this viewer it does not exist.
-#[must_use]
-pub fn by_id(viewer: Viewer, listing: Standing) -> Option<Audience> {
-    let on_show = match listing.status {
-        Status::Active | Status::Sold => listing.visibility != Visibility::Private,
-        Status::Draft | Status::Paused | Status::Archived => false,
-    };
-    if on_show {
+/// The audience of a listing that `viewer` requests by its id. `None`: for this viewer it does not exist.
+pub fn by_id(viewer: Viewer, listing: ListingAccess) -> Option<Audience> {
+    if listing.visibility.shows_to_everyone(listing.status) {
         return Some(Audience::Everyone);
     }
     let entitled = match viewer {
@@ -54,49 +51,36 @@ pub fn by_id(viewer: Viewer, listing: Standing) -> Option<Audience> {
     entitled.then_some(Audience::Viewer)
 }
 
-/// Which listings a list or a search may show at all; filters narrow it further.
+/// Which listings a list or a search may show. Filters restrict it further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Active and public.
     Public,
     /// Active and public, and everything of this seller.
     PublicAndOwn(UserId),
-    /// Whatever is not deleted.
+    /// All that are not deleted.
     Everything,
 }
 
 impl Scope {
-    #[must_use]
     pub fn audience(self) -> Audience {
         match self {
             Self::Public => Audience::Everyone,
             Self::PublicAndOwn(_) | Self::Everything => Audience::Viewer,
         }
     }
-
-    /// Whether a list of this scope may hold the listing.
-    #[must_use]
-    pub fn holds(self, listing: Standing) -> bool {
-        let public = listing.status == Status::Active && listing.visibility == Visibility::Public;
-        match self {
-            Self::Public => public,
-            Self::PublicAndOwn(seller) => public || listing.seller == seller,
-            Self::Everything => true,
-        }
-    }
 }
 
-/// `GET /listings`: who names sellers may see more of their own.
-#[must_use]
-pub fn in_list(viewer: Viewer, sellers_asked_for: &[UserId]) -> Scope {
+/// The scope of a list that is filtered by these sellers.
+pub fn in_list(viewer: Viewer, sellers: &[UserId]) -> Scope {
     match viewer {
-        Viewer::Admin if !sellers_asked_for.is_empty() => Scope::Everything,
-        Viewer::User(user) if sellers_asked_for.contains(&user) => Scope::PublicAndOwn(user),
+        Viewer::Admin if !sellers.is_empty() => Scope::Everything,
+        Viewer::User(user) if sellers.contains(&user) => Scope::PublicAndOwn(user),
         Viewer::Anyone | Viewer::User(_) | Viewer::Admin => Scope::Public,
     }
 }
 
-/// Search is for buyers: it shows the same to everyone.
+/// The scope of every search: searches are for buyers and show the same to everyone.
 pub const IN_SEARCH: Scope = Scope::Public;
 
 #[cfg(test)]
@@ -105,16 +89,28 @@ mod tests {
 
     use super::*;
 
+    impl Scope {
+        /// Whether a list of this scope may include the listing; the stores apply the same rule as conditions.
+        fn includes(self, listing: ListingAccess) -> bool {
+            let public = listing.status == Status::Active && listing.visibility == Visibility::Public;
+            match self {
+                Self::Public => public,
+                Self::PublicAndOwn(seller) => public || listing.seller == seller,
+                Self::Everything => true,
+            }
+        }
+    }
+
     const OWNER: UserId = UserId(Uuid::from_u128(1));
     const OTHER: UserId = UserId(Uuid::from_u128(2));
 
     const VIEWERS: [(&str, Viewer); 4] =
         [("anonymous", Viewer::Anyone), ("other", Viewer::User(OTHER)), ("owner", Viewer::User(OWNER)), ("admin", Viewer::Admin)];
 
-    /// Of whom `GET /listings` is asked.
-    const ASKED: [(&str, &[UserId]); 2] = [("all", &[]), ("seller", &[OWNER])];
+    /// The seller filters of a list.
+    const SELLER_FILTERS: [(&str, &[UserId]); 2] = [("all", &[]), ("seller", &[OWNER])];
 
-    /// Each line: status, visibility, and who sees it by id, in the list of all, in the seller's list, by search.
+    /// Status, visibility, and who sees it: by id, in the list of all, in the seller's list, by search.
     const TABLE: &[(&str, &str, &str, &str, &str, &str)] = &[
         ("draft", "public", "owner admin", "", "owner admin", ""),
         ("draft", "unlisted", "owner admin", "", "owner admin", ""),
@@ -141,17 +137,17 @@ mod tests {
     #[test]
     fn everyone_sees_what_the_table_says() {
         for (status, visibility, by_id_expected, all, own, search) in TABLE {
-            let listing = Standing {
+            let listing = ListingAccess {
                 status: Status::from_name(status).unwrap(),
                 visibility: Visibility::from_name(visibility).unwrap(),
                 seller: OWNER,
             };
             let case = format!("{status} {visibility}");
             assert_eq!(who(|viewer| by_id(viewer, listing).is_some()), *by_id_expected, "{case} by id");
-            for ((name, sellers), expected) in ASKED.iter().zip([all, own]) {
-                assert_eq!(who(|viewer| in_list(viewer, sellers).holds(listing)), *expected, "{case} in the list of {name}");
+            for ((name, sellers), expected) in SELLER_FILTERS.iter().zip([all, own]) {
+                assert_eq!(who(|viewer| in_list(viewer, sellers).includes(listing)), *expected, "{case} in the list of {name}");
             }
-            assert_eq!(IN_SEARCH.holds(listing), *search == "all", "{case} by search");
+            assert_eq!(IN_SEARCH.includes(listing), *search == "all", "{case} by search");
         }
         assert_eq!(TABLE.len(), Status::ALL.len() * Visibility::ALL.len(), "a combination is missing");
     }
@@ -160,7 +156,7 @@ mod tests {
     fn only_what_everyone_may_see_is_for_shared_caches() {
         for status in Status::ALL {
             for visibility in Visibility::ALL {
-                let listing = Standing { status: *status, visibility: *visibility, seller: OWNER };
+                let listing = ListingAccess { status: *status, visibility: *visibility, seller: OWNER };
                 let open = by_id(Viewer::Anyone, listing).is_some();
                 for viewer in [Viewer::User(OWNER), Viewer::Admin] {
                     let expected = if open { Audience::Everyone } else { Audience::Viewer };

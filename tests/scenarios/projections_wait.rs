@@ -1,8 +1,10 @@
 //! A store or the broker that is away makes the projections wait. It never makes a dead letter.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until, until_eq};
+use chrono::DateTime;
+use events::subject::EVENTS_STREAM;
 use reqwest::Method;
 use serde_json::json;
 
@@ -137,6 +139,31 @@ async fn a_statement_that_is_never_answered_ends_in_a_hold_and_not_in_a_standsti
         .await?;
     market.settle().await?;
     drop(hangs);
+    market.stop().await
+}
+
+#[tokio::test]
+async fn an_operator_pauses_one_projection_and_resumes_it() -> anyhow::Result<()> {
+    let market = Marketplace::start().await?;
+    let ada = market.seller("ada")?;
+    ada.publishes(a_listing()).await?;
+    market.settle().await?;
+    let state = async || {
+        let status = market.projector()?.status().await?;
+        let line = status["projections"].as_array().into_iter().flatten().find(|line| line["projection"] == "listing_catalog");
+        anyhow::Ok(line.map(|line| line["state"].clone()))
+    };
+    let stream = market.nats.jetstream().get_stream(EVENTS_STREAM).await?;
+    stream.pause_consumer("listing_catalog", DateTime::from(SystemTime::now() + Duration::from_hours(1))).await?;
+    until_eq("the projection to be paused", Some(json!("paused")), async || state().await).await?;
+    let meanwhile = ada.publishes(a_listing().titled("While it is paused")).await?;
+    until("the others to go on", async || Ok(market.page(meanwhile.id.0).await?.is_some())).await?;
+    assert!(!market.catalogue().await?.contains_key(&meanwhile.id.0), "the paused one does not");
+    assert_eq!(market.projector()?.ops("/ready").await?.0, 200, "a pause is on purpose");
+
+    stream.resume_consumer("listing_catalog").await?;
+    until_eq("the projection to go on", Some(json!("consuming")), async || state().await).await?;
+    market.settle().await?;
     market.stop().await
 }
 

@@ -1,11 +1,12 @@
-//! Show one listing, and its stock, fast: Redis, one string per aggregate, joined on read.
+//! `listing_page` answers: what does this listing look like, and how many pieces of it are left? Stored in Redis, one string per
+//! aggregate.
 //!
-//! Its first line says what decides about the page without parsing it: the version, and for whom it is. The rest is the JSON that
-//! clients get. One string, because a client reads it in half the time of a hash's fields, and Redis writes it in one step.
+//! The first line of a page holds what is decided without parsing its JSON: the version, and who may see it. The rest is the JSON
+//! that clients get. It is one string because a client reads that in half the time of a hash's fields, and Redis writes it in one step.
 //!
-//! Every write goes through [`GATE`], so that an older version never replaces a newer one, whoever comes last. What is gone is
-//! a tombstone: a version and nothing else. Correctness rests on no key (PROTOCOL P9): each has a time to live, and a
-//! reader that misses asks `projection.listings` or `projection.stock_levels`.
+//! Every write goes through [`GATE`], so an older version never replaces a newer one, whichever arrives last. A deleted aggregate
+//! leaves a tombstone: its version and nothing else. Correctness depends on no key (PROTOCOL P9): each has a time to live, and a
+//! reader that misses reads `projection.listings` or `projection.stock_levels`.
 
 use std::time::Duration;
 
@@ -18,20 +19,21 @@ use events::{
 use serde::Serialize;
 use uuid::Uuid;
 
-/// Of the projection, and what its keys begin with.
+/// The projection's name, with which its keys begin.
 pub const NAME: &str = "listing_page";
-/// How long the projector's pages live: the busy ones are written again long before.
+/// Time to live of the pages that the projector writes.
 pub const PAGE_TTL: Duration = Duration::from_hours(1);
-/// Longer than any event can be late in a live system, so that what is gone is not shown again.
+/// Time to live of tombstones. It exceeds the lag of any live projector, so a late event does not bring a deleted listing back.
 pub const TOMBSTONE_TTL: Duration = Duration::from_hours(24);
-/// What query-api fills on a miss lives at most this long: only the projector hears of the next change.
+/// Time to live of the pages that query-api writes after a miss. It is short because query-api does not update them on later events.
 pub const FILL_TTL: Duration = Duration::from_secs(30);
-/// Versions are compared in Lua, whose numbers are doubles: exact up to here (2^53, of the 16 digits that the gate reads).
+/// Highest version that the gate compares exactly: Lua numbers are doubles (2^53, within the 16 digits that the gate reads).
 pub const VERSION_MAX: u64 = 9_007_199_254_740_992;
 
-/// The version gate. `KEYS[1]`; `ARGV`: version, time to live in milliseconds, page.
-/// Answers 1 if it wrote and 0 if what it held was newer or the same. What is the same lives as long as either writer wants: a
-/// short-lived fill must not shorten the tombstone that comes after it.
+/// The version gate. `KEYS[1]` is the page's key; `ARGV` is version, time to live in milliseconds, page.
+///
+/// Returns 1 if it wrote, and 0 if the stored version is the same or newer. For the same version the longer time to live wins:
+/// a short-lived fill must not shorten that of a tombstone.
 pub const GATE: &str = r"
 local held = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 15), '^%d+') or '-1')
 local new = tonumber(ARGV[1])
@@ -60,7 +62,7 @@ pub fn stock_key(generation: i32, id: VariantId) -> String {
     key(generation, ":stock:", id.0)
 }
 
-/// Every read makes one: an id is written into it in a tenth of the time that `format!` takes.
+/// Every read builds a key: encoding the id directly takes a tenth of the time of `format!`.
 fn key(generation: i32, kind: &str, id: Uuid) -> String {
     let mut text = Uuid::encode_buffer();
     [NAME, ":", &generation.to_string(), kind, id.hyphenated().encode_lower(&mut text)].concat()
@@ -76,7 +78,7 @@ pub struct Write {
 }
 
 impl Write {
-    /// The page of a listing.
+    /// Writes the page of a listing.
     ///
     /// # Errors
     /// Never for a listing that was decoded from an event.
@@ -90,13 +92,13 @@ impl Write {
         })
     }
 
-    /// Says that a listing is gone.
+    /// Writes the tombstone of a deleted listing.
     #[must_use]
     pub fn listing_gone(generation: i32, id: ListingId, version: u64) -> Self {
         Self::gone(listing_key(generation, id), version)
     }
 
-    /// The stock of a variant, as clients see it.
+    /// Writes the stock of a variant, as clients see it.
     ///
     /// # Errors
     /// Never for a stock that was decoded from an event.
@@ -110,7 +112,7 @@ impl Write {
         })
     }
 
-    /// Says that a variant's stock is gone.
+    /// Writes the tombstone of a removed stock.
     #[must_use]
     pub fn stock_gone(generation: i32, id: VariantId, version: u64) -> Self {
         Self::gone(stock_key(generation, id), version)
@@ -120,7 +122,7 @@ impl Write {
         Self { key, version, ttl: TOMBSTONE_TTL, page: version.to_string().into() }
     }
 
-    /// The same write as query-api makes it on a miss: short-lived.
+    /// The same write with the time to live of a fill by query-api.
     #[must_use]
     pub fn as_fill(self) -> Self {
         Self { ttl: FILL_TTL, ..self }
@@ -132,6 +134,12 @@ impl Write {
         let [version, ttl] = [self.version.to_string(), self.ttl.as_millis().to_string()].map(String::into_bytes);
         [version, ttl, self.page.clone()]
     }
+
+    /// The page that a reader finds after this write.
+    #[must_use]
+    pub fn stored_page<C: PageContent>(&self) -> Option<StoredPage<C>> {
+        StoredPage::parse(&Bytes::copy_from_slice(&self.page))
+    }
 }
 
 fn page(head: &str, body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
@@ -140,77 +148,88 @@ fn page(head: &str, body: &impl Serialize) -> Result<Vec<u8>, serde_json::Error>
     Ok(page)
 }
 
-/// A listing as its reader finds it.
+/// A page as readers find it in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeldListing {
-    Page(ListingPage),
-    Gone { version: u64 },
+pub struct StoredPage<C> {
+    pub version: u64,
+    /// `None` is a tombstone.
+    pub content: Option<C>,
 }
 
-/// A listing's page: the body is the JSON that clients get; the rest says who may see it.
+/// What a page holds for one kind of aggregate, besides the version.
+pub trait PageContent: Sized {
+    type Id: Copy;
+
+    /// The page's key in Redis.
+    fn key(generation: i32, id: Self::Id) -> String;
+
+    /// Reads the rest of the first line. `None` if this projection did not write it.
+    fn parse<'a>(header: impl Iterator<Item = &'a str>, body: Bytes) -> Option<Self>;
+}
+
+/// A listing's page. `body` is the JSON that clients get; the other fields decide who may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListingPage {
-    pub version: u64,
+pub struct ListingContent {
     pub status: Status,
     pub visibility: Visibility,
     pub seller_id: UserId,
     pub body: Bytes,
 }
 
-impl HeldListing {
-    /// Reads what is at [`listing_key`]. `None` is a miss: not ours.
-    #[must_use]
-    pub fn read(page: &Bytes) -> Option<Self> {
-        let (head, body) = open(page)?;
-        let mut head = head.split(' ');
-        let version = head.next()?.parse().ok()?;
-        let Some(status) = head.next() else {
-            return Some(Self::Gone { version });
-        };
-        Some(Self::Page(ListingPage {
-            version,
-            status: Status::from_name(status)?,
-            visibility: Visibility::from_name(head.next()?)?,
-            seller_id: head.next()?.parse().ok()?,
-            body,
-        }))
-    }
-}
-
-/// A stock as its reader finds it.
+/// A variant's stock. `body` is the JSON that clients get; whoever may see the listing may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeldStock {
-    Page(StockPage),
-    Gone { version: u64 },
-}
-
-/// A variant's stock: the body is the JSON that clients get; it is visible as its listing is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StockPage {
-    pub version: u64,
+pub struct StockContent {
     pub listing_id: ListingId,
     pub body: Bytes,
 }
 
-impl HeldStock {
-    /// Reads what is at [`stock_key`]. `None` is a miss: not ours.
+impl<C> StoredPage<C> {
+    /// The page of an aggregate of which no store has any version.
+    pub const NEVER_EXISTED: Self = Self { version: 0, content: None };
+}
+
+impl<C: PageContent> StoredPage<C> {
+    /// Reads the value of a key. `None` if this projection did not write it; readers treat that as a miss.
     #[must_use]
-    pub fn read(page: &Bytes) -> Option<Self> {
-        let (head, body) = open(page)?;
-        let mut head = head.split(' ');
-        let version = head.next()?.parse().ok()?;
-        let Some(listing_id) = head.next() else {
-            return Some(Self::Gone { version });
-        };
-        Some(Self::Page(StockPage { version, listing_id: listing_id.parse().ok()?, body }))
+    pub fn parse(page: &Bytes) -> Option<Self> {
+        let end = page.iter().position(|&byte| byte == b'\n').unwrap_or(page.len());
+        let mut header = std::str::from_utf8(&page[..end]).ok()?.split(' ').peekable();
+        let version = header.next()?.parse().ok()?;
+        if header.peek().is_none() {
+            return Some(Self { version, content: None });
+        }
+        let body = page.slice(page.len().min(end + 1)..);
+        Some(Self { version, content: Some(C::parse(header, body)?) })
     }
 }
 
-/// Its first line, and the rest.
-fn open(page: &Bytes) -> Option<(&str, Bytes)> {
-    let end = page.iter().position(|&byte| byte == b'\n').unwrap_or(page.len());
-    let head = std::str::from_utf8(&page[..end]).ok()?;
-    Some((head, page.slice(page.len().min(end + 1)..)))
+impl PageContent for ListingContent {
+    type Id = ListingId;
+
+    fn key(generation: i32, id: ListingId) -> String {
+        listing_key(generation, id)
+    }
+
+    fn parse<'a>(mut header: impl Iterator<Item = &'a str>, body: Bytes) -> Option<Self> {
+        Some(Self {
+            status: Status::from_name(header.next()?)?,
+            visibility: Visibility::from_name(header.next()?)?,
+            seller_id: header.next()?.parse().ok()?,
+            body,
+        })
+    }
+}
+
+impl PageContent for StockContent {
+    type Id = VariantId;
+
+    fn key(generation: i32, id: VariantId) -> String {
+        stock_key(generation, id)
+    }
+
+    fn parse<'a>(mut header: impl Iterator<Item = &'a str>, body: Bytes) -> Option<Self> {
+        Some(Self { listing_id: header.next()?.parse().ok()?, body })
+    }
 }
 
 #[cfg(test)]
@@ -230,32 +249,29 @@ mod tests {
         }
     }
 
-    fn written(write: &Write) -> Bytes {
-        let [_, _, page] = write.arguments();
-        page.into()
-    }
-
     #[test]
     fn what_is_written_reads_back() {
         let write = Write::stock(1, &stock()).unwrap();
         assert_eq!(write.key, "listing_page:1:stock:00000000-0000-0000-0000-000000000007");
-        let Some(HeldStock::Page(page)) = HeldStock::read(&written(&write)) else { panic!("no page") };
-        assert_eq!((page.version, page.listing_id), (4, ListingId(Uuid::from_u128(1))));
-        assert_eq!(serde_json::from_slice::<StockLevel>(&page.body).unwrap().available, 10);
+        let page: StoredPage<StockContent> = write.stored_page().unwrap();
+        let content = page.content.unwrap();
+        assert_eq!((page.version, content.listing_id), (4, ListingId(Uuid::from_u128(1))));
+        assert_eq!(serde_json::from_slice::<StockLevel>(&content.body).unwrap().available, 10);
     }
 
     #[test]
     fn a_listing_says_whom_it_is_for() {
         let page = Bytes::from_static(b"7 paused private 00000000-0000-0000-0000-000000000003\n{\"title\":\"two\\nlines\"}");
-        let Some(HeldListing::Page(page)) = HeldListing::read(&page) else { panic!("no page") };
-        assert_eq!((page.version, page.status, page.visibility), (7, Status::Paused, Visibility::Private));
-        assert_eq!((page.seller_id, &page.body[..]), (UserId(Uuid::from_u128(3)), &br#"{"title":"two\nlines"}"#[..]));
+        let page = StoredPage::<ListingContent>::parse(&page).unwrap();
+        let content = page.content.unwrap();
+        assert_eq!((page.version, content.status, content.visibility), (7, Status::Paused, Visibility::Private));
+        assert_eq!((content.seller_id, &content.body[..]), (UserId(Uuid::from_u128(3)), &br#"{"title":"two\nlines"}"#[..]));
     }
 
     #[test]
     fn a_tombstone_reads_as_gone_and_lives_longer() {
         let write = Write::listing_gone(2, ListingId(Uuid::from_u128(1)), 9);
-        assert_eq!(HeldListing::read(&written(&write)), Some(HeldListing::Gone { version: 9 }));
+        assert_eq!(write.stored_page::<ListingContent>(), Some(StoredPage { version: 9, content: None }));
         assert!(write.ttl > PAGE_TTL);
         assert_eq!(write.as_fill().ttl, FILL_TTL);
     }
@@ -263,8 +279,8 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_a_miss() {
         for page in ["", "{}", "1 lost public", "1 active public x\n{}", "-1\n{}", "\u{df}\n"] {
-            assert_eq!(HeldListing::read(&Bytes::from(page)), None, "{page}");
+            assert_eq!(StoredPage::<ListingContent>::parse(&Bytes::from(page)), None, "{page}");
         }
-        assert_eq!(HeldListing::read(&Bytes::from_static(b"\xff\n{}")), None);
+        assert_eq!(StoredPage::<ListingContent>::parse(&Bytes::from_static(b"\xff\n{}")), None);
     }
 }

@@ -1,36 +1,39 @@
-//! A seller's own listings, drafts too; search when OpenSearch is away: `projection.listings`.
+//! `listing_catalog` lists a seller's own listings, drafts too, and is searched while OpenSearch is away: `projection.listings`.
 
 use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId};
 use sqlx::PgPool;
 use uuid::Uuid;
 use views::listing_catalog::{Row, SearchText};
 
-use super::postgres::{Table, upsert_all};
-use crate::connections::STATEMENT_WITHIN;
-use crate::projection::{Limits, Outcome, Projection, Systemic};
+use super::postgres::{VersionedTable, provision_partitions, upsert_all};
+use crate::connections::{STATEMENT_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventResult, Projection, SystemicFailure, WriteLimits};
 
-/// Between the texts of one array, which travels as one text. Postgres has no arrays of arrays of different lengths.
+/// Separates the texts of one array, which is sent as one text: Postgres has no arrays of arrays of different lengths.
 const SEPARATOR: &str = "\u{1f}";
 
 /// Writes the rows of one generation, which are a partition of the table.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct ListingCatalog {
     db: PgPool,
     generation: i32,
 }
 
-impl ListingCatalog {
-    pub fn new(db: PgPool, generation: i32) -> Self {
-        Self { db, generation }
-    }
-}
-
 impl Projection for ListingCatalog {
     const NAME: &'static str = "listing_catalog";
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: STATEMENT_TIMEOUT };
 
     type Write = Row;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { db: stores.db.clone(), generation: generation.number }
+    }
+
+    async fn provision(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+        provision_partitions(stores, generations).await
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
         match event.state::<Listing>()? {
@@ -39,12 +42,12 @@ impl Projection for ListingCatalog {
         }
     }
 
-    async fn store(&self, rows: Vec<Row>) -> Result<Vec<Outcome>, Systemic> {
+    async fn store(&self, rows: Vec<Row>) -> Result<Vec<EventResult>, SystemicFailure> {
         upsert_all(self, &rows).await
     }
 }
 
-impl Table for ListingCatalog {
+impl VersionedTable for ListingCatalog {
     type Row = Row;
 
     fn id(row: &Row) -> Uuid {
@@ -56,7 +59,7 @@ impl Table for ListingCatalog {
     }
 }
 
-/// One statement for all rows, in the order of their keys, so that two of them never wait for each other.
+/// Writes all rows in one statement, in the order of their keys, so that two statements never wait for each other in a circle.
 async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
     fn column<'r, T>(rows: &'r [Row], of: impl Fn(&'r Row) -> T) -> Vec<T> {
         rows.iter().map(of).collect()
@@ -65,7 +68,7 @@ async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<
     let words = |of: fn(&SearchText) -> &String| column(rows, |row| row.search.as_ref().map(|search| of(search).as_str()));
 
     sqlx::query_scalar!(
-        r#"insert into projection.listings as held
+        r#"insert into projection.listings as stored
                   (generation, id, version, deleted, seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price, currency,
                    available, lat, lon, created_at, search, listing)
            select $24::integer, id, version, deleted, seller_id, status, visibility, title, string_to_array(categories, $23), brand, condition,
@@ -85,7 +88,7 @@ async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<
                   condition = excluded.condition, tags = excluded.tags, attributes = excluded.attributes, price = excluded.price,
                   currency = excluded.currency, available = excluded.available, lat = excluded.lat, lon = excluded.lon,
                   created_at = excluded.created_at, search = excluded.search, listing = excluded.listing
-            where held.version < excluded.version
+            where stored.version < excluded.version
            returning id"#,
         &column(rows, |row| row.id),
         &column(rows, |row| row.version),

@@ -1,6 +1,4 @@
-//! Show one listing, and its stock, fast: Redis.
-
-use std::sync::Arc;
+//! `listing_page` shows one listing, and its stock, fast: Redis.
 
 use anyhow::anyhow;
 use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId, Stock, VariantId};
@@ -8,23 +6,19 @@ use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use service::redis::Redis;
 use views::listing_page::{self, GATE, Write};
 
-use crate::connections::REDIS_ANSWERS_WITHIN;
-use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
+use crate::connections::{REDIS_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventFailure, EventResult, Projection, SystemicFailure, WriteEffect, WriteLimits};
 
-/// Pages of one generation.
-#[derive(Clone)]
-pub struct ListingPage {
+/// Writes the pages of one generation.
+pub struct ListingPages {
     redis: Redis,
-    gate: Arc<Script>,
+    gate: Script,
     generation: i32,
 }
 
-impl ListingPage {
-    pub fn new(redis: Redis, generation: i32) -> Self {
-        Self { redis, gate: Arc::new(Script::new(GATE)), generation }
-    }
-
-    /// All writes in one round trip; the script is loaded when Redis says that it does not know it.
+impl ListingPages {
+    /// Sends all writes in one round trip. If Redis does not know the script, it is loaded and the writes are sent again.
     async fn pipeline(&self, writes: &[Write]) -> Result<Vec<RedisResult<bool>>, RedisError> {
         let mut pipeline = redis::pipe();
         for write in writes {
@@ -41,19 +35,23 @@ impl ListingPage {
                 return Ok(results);
             }
             self.gate.load_async(&mut connection).await?;
-            // What was written meanwhile finds itself superseded.
+            // A write of the first round that was done finds itself superseded.
             pipeline.query_async(&mut connection).await
         };
         self.redis.ask(question).await
     }
 }
 
-impl Projection for ListingPage {
+impl Projection for ListingPages {
     const NAME: &'static str = listing_page::NAME;
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND, Stock::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: REDIS_ANSWERS_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: REDIS_TIMEOUT };
 
     type Write = Write;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { redis: stores.redis.clone(), gate: Script::new(GATE), generation: generation.number }
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Write> {
         let (id, version) = (event.meta.key.id, event.meta.version);
@@ -69,34 +67,36 @@ impl Projection for ListingPage {
         })
     }
 
-    async fn store(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, Systemic> {
-        let results =
-            self.pipeline(&writes).await.map_err(|error| Systemic(anyhow::Error::new(error).context("Redis does not answer")))?;
-        let judged = judge(results);
-        if judged.is_err() {
-            // It may be a replica by now, while another server has its name.
+    async fn store(&self, writes: Vec<Write>) -> Result<Vec<EventResult>, SystemicFailure> {
+        let results = self
+            .pipeline(&writes)
+            .await
+            .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("Redis does not answer")))?;
+        let results = judge(results);
+        if results.is_err() {
+            // The server may be a replica by now, and another one have its name.
             self.redis.give_up();
         }
-        judged
+        results
     }
 }
 
-/// What Redis says of each write. An error that all of several share is about Redis, unless it is known to be about a key.
-fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<Outcome>, Systemic> {
+/// Judges the answer to each write. An error that all of several writes share is about Redis, unless it is known to be about a key.
+fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<EventResult>, SystemicFailure> {
     let is_unclear = |result: &RedisResult<bool>| result.as_ref().is_err_and(|error| error.code() != Some("WRONGTYPE"));
     let all_failed = results.len() > 1 && results.iter().all(is_unclear);
     results
         .into_iter()
         .map(|result| match result {
-            Ok(true) => Ok(Ok(Stored::Applied)),
-            Ok(false) => Ok(Ok(Stored::Superseded)),
-            Err(error) if all_failed || is_about_redis(&error) => Err(Systemic(anyhow!("Redis refuses: {error}"))),
-            Err(error) => Ok(Err(Failure::Transient(anyhow!("Redis: {error}")))),
+            Ok(true) => Ok(Ok(WriteEffect::Applied)),
+            Ok(false) => Ok(Ok(WriteEffect::Superseded)),
+            Err(error) if all_failed || is_about_redis(&error) => Err(SystemicFailure(anyhow!("Redis refuses: {error}"))),
+            Err(error) => Ok(Err(EventFailure::Transient(anyhow!("Redis: {error}")))),
         })
         .collect()
 }
 
-/// Errors that any other write would meet as well: no memory, no right, not the master, still loading.
+/// Whether any other write would fail in the same way: no memory, no right, not the master, still loading.
 fn is_about_redis(error: &RedisError) -> bool {
     const CODES: [&str; 5] = ["OOM", "MISCONF", "NOAUTH", "WRONGPASS", "NOREPLICAS"];
     if let ErrorKind::Server(kind) = error.kind() {
@@ -117,7 +117,7 @@ mod tests {
     fn one_write_that_fails_among_others_may_work_later() {
         let wrong_type = server_error("WRONGTYPE Operation against a key holding the wrong kind of value");
         let outcomes = judge(vec![Ok(true), Err(wrong_type), Ok(false)]).unwrap();
-        assert!(matches!(outcomes[..], [Ok(Stored::Applied), Err(Failure::Transient(_)), Ok(Stored::Superseded)]));
+        assert!(matches!(outcomes[..], [Ok(WriteEffect::Applied), Err(EventFailure::Transient(_)), Ok(WriteEffect::Superseded)]));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Find listings: OpenSearch, one document per listing, written in bulks.
+//! `listing_search` finds listings: OpenSearch, one document per listing, written in bulks.
+
+mod index;
 
 use anyhow::anyhow;
 use bytes::Bytes;
@@ -13,53 +15,49 @@ use opensearch::{
 use serde::Deserialize;
 use views::listing_search;
 
-use crate::connections::SEARCH_ANSWERS_WITHIN;
-use crate::projection::{Failure, Limits, Outcome, Projection, Stored, Systemic};
+use crate::connections::{SEARCH_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventFailure, EventResult, Projection, SystemicFailure, WriteEffect, WriteLimits};
 
-/// Only what is judged: the answer to a thousand documents stays small.
+/// The fields of an answer that are judged. Without the others the answer to a thousand documents is small.
 const ANSWER_FIELDS: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// Documents of one generation.
-#[derive(Clone)]
+/// Writes the documents of one generation.
 pub struct ListingSearch {
     opensearch: OpenSearch,
-    /// Written by its own name: the alias is for readers, and moves.
+    /// The index by its own name: the alias is for readers, and moves.
     index: String,
 }
 
 impl ListingSearch {
-    pub fn new(opensearch: OpenSearch, alias: &str, generation: i32) -> Self {
-        Self { opensearch, index: listing_search::index(alias, generation.cast_unsigned()) }
-    }
-
-    /// One `_bulk`; one that is too large is sent again in halves.
-    async fn bulk(&self, items: &[Vec<u8>]) -> Result<Vec<Outcome>, Systemic> {
-        let mut outcomes = Vec::with_capacity(items.len());
+    /// Sends one `_bulk`; one that is too large is sent again in halves.
+    async fn bulk(&self, items: &[Vec<u8>]) -> Result<Vec<EventResult>, SystemicFailure> {
+        let mut results = Vec::with_capacity(items.len());
         let mut parts = vec![items];
         while let Some(part) = parts.pop() {
             let body = Bytes::from(part.concat());
             let (status, answer) = self
                 .send(body)
                 .await
-                .map_err(|error| Systemic(anyhow::Error::new(error).context("OpenSearch does not answer")))?;
+                .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("OpenSearch does not answer")))?;
             match judge_request(status, part.len(), &answer) {
-                Request::Answered => outcomes.extend(judge_items(&answer, part.len())?),
-                Request::TooLarge => {
+                BulkOutcome::Answered => results.extend(judge_items(&answer, part.len())?),
+                BulkOutcome::TooLarge => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
-                Request::Poison(error) => outcomes.push(Err(Failure::Poison(error))),
-                Request::Refused(error) => return Err(Systemic(error)),
+                BulkOutcome::Poison(error) => results.push(Err(EventFailure::Poison(error))),
+                BulkOutcome::Refused(error) => return Err(SystemicFailure(error)),
             }
         }
-        Ok(outcomes)
+        Ok(results)
     }
 
     async fn send(&self, body: Bytes) -> Result<(StatusCode, Bytes), opensearch::Error> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, NDJSON);
-        // Packing a small answer costs the node more than it saves.
+        // Compressing a small answer costs the node more than it saves.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let query = [("filter_path", ANSWER_FIELDS)];
         let response = self.opensearch.transport().send(Method::Post, "/_bulk", headers, Some(&query), Some(body), None).await?;
@@ -70,10 +68,18 @@ impl ListingSearch {
 impl Projection for ListingSearch {
     const NAME: &'static str = listing_search::NAME;
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3, within: SEARCH_ANSWERS_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 5 * 1024 * 1024, in_flight: 3, timeout: SEARCH_TIMEOUT };
 
     /// The item's two lines of the bulk.
     type Write = Vec<u8>;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { opensearch: stores.opensearch.clone(), index: generation.search_index(&stores.search_alias) }
+    }
+
+    async fn provision(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+        index::provision(&stores.opensearch, &stores.search_alias, generations).await
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Vec<u8>> {
         let mut item = Vec::new();
@@ -84,38 +90,38 @@ impl Projection for ListingSearch {
         Ok(item)
     }
 
-    async fn store(&self, items: Vec<Vec<u8>>) -> Result<Vec<Outcome>, Systemic> {
+    async fn store(&self, items: Vec<Vec<u8>>) -> Result<Vec<EventResult>, SystemicFailure> {
         self.bulk(&items).await
     }
 }
 
-/// What the answer as a whole means.
+/// What the answer to a bulk means for all its items.
 #[derive(Debug)]
-enum Request {
-    /// It has an answer for each item.
+enum BulkOutcome {
+    /// There is a result for each item.
     Answered,
     TooLarge,
-    /// The one item in it can never be taken.
+    /// The only item can never be stored.
     Poison(anyhow::Error),
     Refused(anyhow::Error),
 }
 
-fn judge_request(status: StatusCode, items: usize, answer: &[u8]) -> Request {
+fn judge_request(status: StatusCode, items: usize, answer: &[u8]) -> BulkOutcome {
     match status.as_u16() {
-        200 => Request::Answered,
-        413 if items > 1 => Request::TooLarge,
-        413 => Request::Poison(anyhow!("OpenSearch takes no document that large")),
-        status => Request::Refused(anyhow!("OpenSearch refuses the bulk with {status}: {}", beginning(answer))),
+        200 => BulkOutcome::Answered,
+        413 if items > 1 => BulkOutcome::TooLarge,
+        413 => BulkOutcome::Poison(anyhow!("OpenSearch takes no document that large")),
+        status => BulkOutcome::Refused(anyhow!("OpenSearch refuses the bulk with {status}: {}", beginning(answer))),
     }
 }
 
 #[derive(Debug, Deserialize)]
-struct Answer {
-    items: Vec<Item>,
+struct BulkAnswer {
+    items: Vec<BulkItem>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Item {
+struct BulkItem {
     index: ItemResult,
 }
 
@@ -132,41 +138,42 @@ struct ItemError {
     reason: Option<String>,
 }
 
-/// Judges the items of a bulk, each for itself. Systemic if one tells of the index or the node, or if none of several was taken
-/// for want of capacity.
-fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<Outcome>, Systemic> {
-    let answer: Answer =
-        serde_json::from_slice(answer).map_err(|error| Systemic(anyhow!("OpenSearch's answer cannot be read: {error}")))?;
+/// Judges the items of a bulk, each for itself. A failure of the whole request if one item is about the index or the node, or if none of
+/// several was taken for want of capacity.
+fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<EventResult>, SystemicFailure> {
+    let answer: BulkAnswer = serde_json::from_slice(answer)
+        .map_err(|error| SystemicFailure(anyhow!("OpenSearch's answer cannot be read: {error}")))?;
     if answer.items.len() != sent {
-        return Err(Systemic(anyhow!("OpenSearch answered for {} of {sent} documents", answer.items.len())));
+        return Err(SystemicFailure(anyhow!("OpenSearch answered for {} of {sent} documents", answer.items.len())));
     }
-    let outcomes: Vec<Outcome> = answer.items.into_iter().map(|item| judge_item(item.index)).collect::<Result<_, Systemic>>()?;
-    match outcomes.first() {
-        Some(Err(Failure::Transient(error)))
-            if sent > 1 && outcomes.iter().all(|outcome| matches!(outcome, Err(Failure::Transient(_)))) =>
+    let results: Vec<EventResult> =
+        answer.items.into_iter().map(|item| judge_item(item.index)).collect::<Result<_, SystemicFailure>>()?;
+    match results.first() {
+        Some(Err(EventFailure::Transient(error)))
+            if sent > 1 && results.iter().all(|result| matches!(result, Err(EventFailure::Transient(_)))) =>
         {
-            Err(Systemic(anyhow!("OpenSearch takes none of {sent} documents: {error:#}")))
+            Err(SystemicFailure(anyhow!("OpenSearch takes none of {sent} documents: {error:#}")))
         }
-        _ => Ok(outcomes),
+        _ => Ok(results),
     }
 }
 
-fn judge_item(item: ItemResult) -> Result<Outcome, Systemic> {
+fn judge_item(item: ItemResult) -> Result<EventResult, SystemicFailure> {
     let ItemError { kind, reason } = item.error.unwrap_or_default();
     let error = || anyhow!("OpenSearch: {} {kind}: {}", item.status, reason.as_deref().unwrap_or_default());
     match (item.status, kind.as_str()) {
-        (200 | 201, _) => Ok(Ok(Stored::Applied)),
-        (409, "version_conflict_engine_exception") => Ok(Ok(Stored::Superseded)),
-        // The flood stage of a full disk comes as 403 or as 429: its name tells.
+        (200 | 201, _) => Ok(Ok(WriteEffect::Applied)),
+        (409, "version_conflict_engine_exception") => Ok(Ok(WriteEffect::Superseded)),
+        // The flood stage of a full disk comes as 403 or as 429, so the name of the error decides.
         (_, "cluster_block_exception" | "index_not_found_exception" | "index_closed_exception") | (401 | 403, _) => {
-            Err(Systemic(error()))
+            Err(SystemicFailure(error()))
         }
-        (400, _) => Ok(Err(Failure::Poison(error()))),
-        _ => Ok(Err(Failure::Transient(error()))),
+        (400, _) => Ok(Err(EventFailure::Poison(error()))),
+        _ => Ok(Err(EventFailure::Transient(error()))),
     }
 }
 
-/// Enough of an answer to see what it is.
+/// Cuts an answer down to what a log line needs.
 fn beginning(answer: &[u8]) -> String {
     const SHOWN: usize = 300;
     String::from_utf8_lossy(&answer[..answer.len().min(SHOWN)]).into_owned()
@@ -180,7 +187,7 @@ mod tests {
         format!(r#"{{"index":{{"status":{status},"error":{{"type":"{kind}","reason":"because"}}}}}}"#)
     }
 
-    fn judged(items: &[String]) -> Result<Vec<Outcome>, Systemic> {
+    fn judged(items: &[String]) -> Result<Vec<EventResult>, SystemicFailure> {
         judge_items(format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(",")).as_bytes(), items.len())
     }
 
@@ -199,13 +206,13 @@ mod tests {
         assert!(matches!(
             outcomes[..],
             [
-                Ok(Stored::Applied),
-                Ok(Stored::Superseded),
-                Err(Failure::Transient(_)),
-                Err(Failure::Transient(_)),
-                Err(Failure::Poison(_)),
-                Err(Failure::Poison(_)),
-                Err(Failure::Transient(_))
+                Ok(WriteEffect::Applied),
+                Ok(WriteEffect::Superseded),
+                Err(EventFailure::Transient(_)),
+                Err(EventFailure::Transient(_)),
+                Err(EventFailure::Poison(_)),
+                Err(EventFailure::Poison(_)),
+                Err(EventFailure::Transient(_))
             ]
         ));
     }
@@ -233,11 +240,11 @@ mod tests {
     #[test]
     fn the_whole_answer_is_judged_by_its_status() {
         let judge = |status: u16, items| judge_request(StatusCode::from_u16(status).unwrap(), items, b"{}");
-        assert!(matches!(judge(200, 2), Request::Answered));
-        assert!(matches!(judge(413, 2), Request::TooLarge));
-        assert!(matches!(judge(413, 1), Request::Poison(_)));
+        assert!(matches!(judge(200, 2), BulkOutcome::Answered));
+        assert!(matches!(judge(413, 2), BulkOutcome::TooLarge));
+        assert!(matches!(judge(413, 1), BulkOutcome::Poison(_)));
         for status in [400, 401, 403, 404, 408, 429, 500, 502, 503, 504] {
-            assert!(matches!(judge(status, 1), Request::Refused(_)), "{status}");
+            assert!(matches!(judge(status, 1), BulkOutcome::Refused(_)), "{status}");
         }
     }
 

@@ -1,85 +1,108 @@
-//! What both projections in Postgres share: one statement writes many rows, and fails as a whole for one of them.
+//! Writes rows of state projections to Postgres. One statement writes many rows and fails as a whole for one of them, so a failed
+//! statement is judged by its SQLSTATE (PROTOCOL P5) and, where one row may be at fault, split until that row is found.
 
 use std::collections::HashSet;
 
 use anyhow::anyhow;
 use uuid::Uuid;
 
-use crate::projection::{Failure, Outcome, Stored, Systemic};
+use crate::connections::StoreClients;
+use crate::generations::{self, Generation};
+use crate::projection::{EventFailure, EventResult, SystemicFailure, WriteEffect};
 
-/// A table that rows of one kind are written to.
-pub trait Table: Sync {
+/// A table whose rows have a version.
+pub trait VersionedTable: Sync {
     type Row: Sync;
 
     fn id(row: &Self::Row) -> Uuid;
 
-    /// Writes the rows in one statement and answers with the ids of those that were newer than what it held.
+    /// Writes the rows in one statement, and returns the ids of those that were newer than the stored ones.
     fn upsert(&self, rows: &[Self::Row]) -> impl Future<Output = sqlx::Result<Vec<Uuid>>> + Send;
 }
 
-/// Writes rows; a statement that fails for one row's sake is halved down to that row.
-pub async fn upsert_all<T: Table>(table: &T, rows: &[T::Row]) -> Result<Vec<Outcome>, Systemic> {
-    let mut outcomes = Vec::with_capacity(rows.len());
+/// SQLSTATE of a row that violates a check constraint, or for which there is no partition.
+const NO_PARTITION: &str = "23514";
+
+/// Makes the partitions of these generations.
+pub async fn provision_partitions(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::with_capacity(generations.len());
+    for generation in generations {
+        let done = if generations::create_partition(&stores.db, generation).await? { "created" } else { "is as it should be" };
+        lines.push(format!("partition of {}: {done}", generation.name()));
+    }
+    Ok(lines)
+}
+
+/// Writes rows. A statement that fails because of one row is halved down to that row.
+pub async fn upsert_all<T: VersionedTable>(table: &T, rows: &[T::Row]) -> Result<Vec<EventResult>, SystemicFailure> {
+    let mut results = Vec::with_capacity(rows.len());
     let mut parts = vec![rows];
     let mut unknown = None;
     while let Some(part) = parts.pop() {
         match table.upsert(part).await {
             Ok(written) => {
                 let written: HashSet<Uuid> = written.into_iter().collect();
-                outcomes.extend(
-                    part.iter().map(|row| Ok(if written.contains(&T::id(row)) { Stored::Applied } else { Stored::Superseded })),
+                results.extend(
+                    part.iter().map(|row| {
+                        Ok(if written.contains(&T::id(row)) { WriteEffect::Applied } else { WriteEffect::Superseded })
+                    }),
                 );
             }
             Err(error) => match judge(&error) {
-                Judged::Server => return Err(Systemic(anyhow!("Postgres: {error}"))),
-                Judged::Row | Judged::Unknown if part.len() > 1 => {
+                SqlErrorScope::Server => return Err(SystemicFailure(anyhow!("Postgres: {error}"))),
+                SqlErrorScope::Row | SqlErrorScope::Unknown if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
-                Judged::Row => outcomes.push(Err(Failure::Poison(anyhow!("Postgres: {error}")))),
-                Judged::Conflict => outcomes.extend(part.iter().map(|_| Err(Failure::Transient(anyhow!("Postgres: {error}"))))),
-                Judged::Unknown => {
-                    outcomes.push(Err(Failure::Transient(anyhow!("Postgres: {error}"))));
+                SqlErrorScope::Row => results.push(Err(EventFailure::Poison(anyhow!("Postgres: {error}")))),
+                SqlErrorScope::Conflict => {
+                    results.extend(part.iter().map(|_| Err(EventFailure::Transient(anyhow!("Postgres: {error}")))));
+                }
+                SqlErrorScope::Unknown => {
+                    results.push(Err(EventFailure::Transient(anyhow!("Postgres: {error}"))));
                     unknown = Some(error);
                 }
             },
         }
     }
-    // One row that is left failing is about the row; all of them are about the server.
+    // If one row is left failing, that row is at fault; if all are, the server is.
     match unknown {
-        Some(error) if rows.len() > 1 && outcomes.iter().all(Result::is_err) => {
-            Err(Systemic(anyhow!("Postgres refuses each of {} rows: {error}", rows.len())))
+        Some(error) if rows.len() > 1 && results.iter().all(Result::is_err) => {
+            Err(SystemicFailure(anyhow!("Postgres refuses each of {} rows: {error}", rows.len())))
         }
-        _ => Ok(outcomes),
+        _ => Ok(results),
     }
 }
 
-/// What a failed statement is about.
+/// What is at fault when a statement failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Judged {
-    /// The server, the connection, our rights: any statement would fail.
+enum SqlErrorScope {
+    /// The server, the connection, the rights of our role: any statement would fail.
     Server,
-    /// A value that no table takes.
+    /// A value that the table cannot store.
     Row,
-    /// Others wrote at the same time.
+    /// A conflict with a concurrent transaction.
     Conflict,
     Unknown,
 }
 
-fn judge(error: &sqlx::Error) -> Judged {
+fn judge(error: &sqlx::Error) -> SqlErrorScope {
     if let sqlx::Error::Database(error) = error {
-        return judge_code(error.code().as_deref().unwrap_or_default());
+        let code = error.code().unwrap_or_default();
+        // A row without a partition fails as a check does, but there is no constraint: the generation was not provisioned.
+        let is_without_partition = code == NO_PARTITION && error.constraint().is_none();
+        return if is_without_partition { SqlErrorScope::Server } else { judge_code(&code) };
     }
-    if matches!(error, sqlx::Error::Encode(_)) { Judged::Row } else { Judged::Server }
+    if matches!(error, sqlx::Error::Encode(_)) { SqlErrorScope::Row } else { SqlErrorScope::Server }
 }
 
-/// By SQLSTATE; its first two letters are a class.
-fn judge_code(code: &str) -> Judged {
+/// Judges a SQLSTATE. Its first two characters are its class.
+fn judge_code(code: &str) -> SqlErrorScope {
     match (code, code.get(..2).unwrap_or_default()) {
-        ("40001" | "40P01", _) => Judged::Conflict,
-        ("25006", _) | (_, "08" | "28" | "42" | "53" | "57") => Judged::Server,
-        (_, "22" | "23" | "54") => Judged::Row,
-        _ => Judged::Unknown,
+        ("40001" | "40P01", _) => SqlErrorScope::Conflict,
+        ("25006", _) | (_, "08" | "28" | "42" | "53" | "57") => SqlErrorScope::Server,
+        (_, "22" | "23" | "54") => SqlErrorScope::Row,
+        _ => SqlErrorScope::Unknown,
     }
 }
 
@@ -90,28 +113,28 @@ mod tests {
     #[test]
     fn a_code_tells_what_it_is_about() {
         for (code, judged) in [
-            ("22P05", Judged::Row),
-            ("23514", Judged::Row),
-            ("54000", Judged::Row),
-            ("40001", Judged::Conflict),
-            ("40P01", Judged::Conflict),
-            ("08006", Judged::Server),
-            ("25006", Judged::Server),
-            ("28P01", Judged::Server),
-            ("42P01", Judged::Server),
-            ("53300", Judged::Server),
-            ("57014", Judged::Server),
-            ("XX000", Judged::Unknown),
-            ("", Judged::Unknown),
+            ("22P05", SqlErrorScope::Row),
+            ("23514", SqlErrorScope::Row),
+            ("54000", SqlErrorScope::Row),
+            ("40001", SqlErrorScope::Conflict),
+            ("40P01", SqlErrorScope::Conflict),
+            ("08006", SqlErrorScope::Server),
+            ("25006", SqlErrorScope::Server),
+            ("28P01", SqlErrorScope::Server),
+            ("42P01", SqlErrorScope::Server),
+            ("53300", SqlErrorScope::Server),
+            ("57014", SqlErrorScope::Server),
+            ("XX000", SqlErrorScope::Unknown),
+            ("", SqlErrorScope::Unknown),
         ] {
             assert_eq!(judge_code(code), judged, "{code}");
         }
     }
 
     /// Refuses any statement with a 13 in it, and holds a newer 7.
-    struct Superstitious;
+    struct RefusesThirteen;
 
-    impl Table for Superstitious {
+    impl VersionedTable for RefusesThirteen {
         type Row = u128;
 
         fn id(row: &u128) -> Uuid {
@@ -128,7 +151,7 @@ mod tests {
 
     struct Away;
 
-    impl Table for Away {
+    impl VersionedTable for Away {
         type Row = u128;
 
         fn id(row: &u128) -> Uuid {
@@ -143,12 +166,12 @@ mod tests {
     #[tokio::test]
     async fn one_bad_row_is_found_and_the_others_are_written() {
         let rows: Vec<u128> = (0..20).collect();
-        let outcomes = upsert_all(&Superstitious, &rows).await.unwrap();
-        for (row, outcome) in outcomes.iter().enumerate() {
+        let results = upsert_all(&RefusesThirteen, &rows).await.unwrap();
+        for (row, outcome) in results.iter().enumerate() {
             match row {
-                13 => assert!(matches!(outcome, Err(Failure::Poison(_)))),
-                7 => assert!(matches!(outcome, Ok(Stored::Superseded))),
-                _ => assert!(matches!(outcome, Ok(Stored::Applied)), "{row}"),
+                13 => assert!(matches!(outcome, Err(EventFailure::Poison(_)))),
+                7 => assert!(matches!(outcome, Ok(WriteEffect::Superseded))),
+                _ => assert!(matches!(outcome, Ok(WriteEffect::Applied)), "{row}"),
             }
         }
     }

@@ -1,33 +1,36 @@
-//! How many are left, what is low: `projection.stock_levels`.
+//! `stock_levels` says how many pieces are left and what is low: `projection.stock_levels`.
 
 use events::{Aggregate as _, AggregateKind, Event, Stock, VariantId};
 use sqlx::PgPool;
 use uuid::Uuid;
 use views::stock_levels::Row;
 
-use super::postgres::{Table, upsert_all};
-use crate::connections::STATEMENT_WITHIN;
-use crate::projection::{Limits, Outcome, Projection, Systemic};
+use super::postgres::{VersionedTable, provision_partitions, upsert_all};
+use crate::connections::{STATEMENT_TIMEOUT, StoreClients};
+use crate::generations::Generation;
+use crate::projection::{EventResult, Projection, SystemicFailure, WriteLimits};
 
 /// Writes the rows of one generation, which are a partition of the table.
-#[derive(Clone)]
+#[derive(Debug)]
 pub struct StockLevels {
     db: PgPool,
     generation: i32,
 }
 
-impl StockLevels {
-    pub fn new(db: PgPool, generation: i32) -> Self {
-        Self { db, generation }
-    }
-}
-
 impl Projection for StockLevels {
     const NAME: &'static str = "stock_levels";
     const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
-    const LIMITS: Limits = Limits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, within: STATEMENT_WITHIN };
+    const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: STATEMENT_TIMEOUT };
 
     type Write = Row;
+
+    fn open(stores: &StoreClients, generation: &Generation) -> Self {
+        Self { db: stores.db.clone(), generation: generation.number }
+    }
+
+    async fn provision(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
+        provision_partitions(stores, generations).await
+    }
 
     fn render(&self, event: &Event) -> anyhow::Result<Row> {
         match event.state::<Stock>()? {
@@ -36,12 +39,12 @@ impl Projection for StockLevels {
         }
     }
 
-    async fn store(&self, rows: Vec<Row>) -> Result<Vec<Outcome>, Systemic> {
+    async fn store(&self, rows: Vec<Row>) -> Result<Vec<EventResult>, SystemicFailure> {
         upsert_all(self, &rows).await
     }
 }
 
-impl Table for StockLevels {
+impl VersionedTable for StockLevels {
     type Row = Row;
 
     fn id(row: &Row) -> Uuid {
@@ -53,10 +56,10 @@ impl Table for StockLevels {
     }
 }
 
-/// One statement for all rows, in the order of their keys, so that two of them never wait for each other.
+/// Writes all rows in one statement, in the order of their keys, so that two statements never wait for each other in a circle.
 async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
-        r#"insert into projection.stock_levels as held
+        r#"insert into projection.stock_levels as stored
                   (generation, variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at)
            select $10::integer, new.* from unnest($1::uuid[], $2::bigint[], $3::boolean[], $4::uuid[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[],
                                 $9::timestamptz[])
@@ -66,7 +69,7 @@ async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<
               set version = excluded.version, removed = excluded.removed, listing_id = excluded.listing_id, seller_id = excluded.seller_id,
                   on_hand = excluded.on_hand, reserved = excluded.reserved, low_stock_threshold = excluded.low_stock_threshold,
                   updated_at = excluded.updated_at
-            where held.version < excluded.version
+            where stored.version < excluded.version
            returning variant_id"#,
         &rows.iter().map(|row| row.variant_id).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.version).collect::<Vec<_>>(),

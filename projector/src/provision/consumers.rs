@@ -1,4 +1,4 @@
-//! One durable pull consumer for each generation of a projection, so that one slow store never holds up another.
+//! Provisions the durable consumers: one for each generation of a projection, so that a slow store never delays another one.
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
@@ -8,33 +8,34 @@ use events::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{ask, differences};
-use crate::settings::Consumers;
+use super::{differences, request_config};
+use crate::{generations::Generation, settings::Consumers};
 
-/// Creates or updates a consumer, and checks that every setting stuck.
+/// Creates or updates a consumer, and checks that every setting stored.
 pub async fn provision(
     jetstream: &jetstream::Context,
-    durable: &str,
+    generation: &Generation,
     aggregates: &[AggregateKind],
     settings: &Consumers,
 ) -> anyhow::Result<String> {
-    let asked = config(durable, aggregates, settings);
+    let durable = generation.name();
+    let requested = config(durable, aggregates, settings);
     let info = format!("CONSUMER.INFO.{EVENTS_STREAM}.{durable}");
-    let held = ask(jetstream, info.clone(), None).await?;
-    let done = match &held {
-        Some(held) if differences(&asked, held).is_empty() => return Ok(format!("consumer {durable}: is as it should be")),
+    let found = request_config(jetstream, info.clone(), None).await?;
+    let done = match &found {
+        Some(found) if differences(&requested, found).is_empty() => return Ok(format!("consumer {durable}: is as it should be")),
         Some(_) => "updated",
         None => "created",
     };
-    // What an operator has set beside ours stays, but one filter and several exclude each other.
-    let mut config: Map<String, Value> = held.unwrap_or_default();
+    // Settings that an operator added stay, but one filter and several exclude each other.
+    let mut config: Map<String, Value> = found.unwrap_or_default();
     config.retain(|name, _| !["filter_subject", "filter_subjects"].contains(&name.as_str()));
-    config.extend(asked.clone());
+    config.extend(requested.clone());
     let request = json!({ "stream_name": EVENTS_STREAM, "config": config });
-    ask(jetstream, format!("CONSUMER.CREATE.{EVENTS_STREAM}.{durable}"), Some(&request)).await?;
+    request_config(jetstream, format!("CONSUMER.CREATE.{EVENTS_STREAM}.{durable}"), Some(&request)).await?;
 
-    let stuck = ask(jetstream, info, None).await?.with_context(|| format!("consumer {durable} is gone again"))?;
-    let differences = differences(&asked, &stuck);
+    let stored = request_config(jetstream, info, None).await?.with_context(|| format!("consumer {durable} is gone again"))?;
+    let differences = differences(&requested, &stored);
     if !differences.is_empty() {
         bail!("the server did not take all settings of consumer {durable}: {}", differences.join("; "));
     }
@@ -53,7 +54,7 @@ fn config(durable: &str, aggregates: &[AggregateKind], settings: &Consumers) -> 
         ("deliver_policy", json!("all")),
         ("ack_policy", json!("explicit")),
         ("ack_wait", json!(u64::try_from(settings.ack_wait.as_nanos()).unwrap_or(u64::MAX))),
-        // The server would skip an event silently: how often it is tried is our business.
+        // Otherwise the server skips an event silently. Attempts are counted by the projector.
         ("max_deliver", json!(-1)),
         ("max_ack_pending", json!(settings.max_ack_pending)),
         ("replay_policy", json!("instant")),

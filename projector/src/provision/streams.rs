@@ -1,38 +1,38 @@
-//! The streams, as `nats/*.json` describes them.
+//! Provisions the streams, as `nats/*.json` describes them.
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
 use serde_json::{Map, Value};
 
-use super::{ask, differences};
+use super::{differences, request_config};
 
-/// Each is also what `nats stream add --config` takes.
+/// The definitions; `nats stream add --config` takes them too.
 pub const DEFINITIONS: [&str; 2] =
     [include_str!("../../../nats/LISTINGS_EVENTS.json"), include_str!("../../../nats/LISTINGS_DLQ.json")];
 
-/// Creates or updates a stream, and checks that every setting stuck.
+/// Creates or updates a stream, and checks that every setting stored.
 pub async fn provision(jetstream: &jetstream::Context, definition: &str) -> anyhow::Result<String> {
-    let asked: Value = serde_json::from_str(definition).context("a stream's definition is no JSON")?;
-    let config = asked.as_object().context("a stream's definition is no object")?;
+    let requested: Value = serde_json::from_str(definition).context("a stream's definition is no JSON")?;
+    let config = requested.as_object().context("a stream's definition is no object")?;
     let name = config.get("name").and_then(Value::as_str).context("a stream's definition has no name")?;
     let info = |what: &str| format!("STREAM.{what}.{name}");
 
-    let held = ask(jetstream, info("INFO"), None).await?;
-    let done = match &held {
-        Some(held) if differences(config, held).is_empty() => return Ok(format!("stream {name}: is as it should be")),
-        Some(held) => {
-            // What an operator has set beside ours stays.
-            let merged: Map<String, Value> = held.clone().into_iter().chain(config.clone()).collect();
-            ask(jetstream, info("UPDATE"), Some(&Value::Object(merged))).await?;
+    let found = request_config(jetstream, info("INFO"), None).await?;
+    let done = match &found {
+        Some(found) if differences(config, found).is_empty() => return Ok(format!("stream {name}: is as it should be")),
+        Some(found) => {
+            // Settings that an operator added stay.
+            let merged: Map<String, Value> = found.clone().into_iter().chain(config.clone()).collect();
+            request_config(jetstream, info("UPDATE"), Some(&Value::Object(merged))).await?;
             "updated"
         }
         None => {
-            ask(jetstream, info("CREATE"), Some(&asked)).await?;
+            request_config(jetstream, info("CREATE"), Some(&requested)).await?;
             "created"
         }
     };
-    let stuck = ask(jetstream, info("INFO"), None).await?.with_context(|| format!("stream {name} is gone again"))?;
-    let differences = differences(config, &stuck);
+    let stored = request_config(jetstream, info("INFO"), None).await?.with_context(|| format!("stream {name} is gone again"))?;
+    let differences = differences(config, &stored);
     if !differences.is_empty() {
         bail!("the server did not take all settings of stream {name}: {}", differences.join("; "));
     }

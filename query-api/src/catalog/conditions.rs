@@ -6,15 +6,16 @@ use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 use views::listing_catalog::fold;
 
+use super::CatalogQuery;
 use super::order::push_distance;
 use crate::filters::{Area, Filters, Places};
 use crate::visibility::Scope;
 
-/// All conditions, joined by `and`. Never empty: whatever is asked for, tombstones are not shown.
-pub fn push(statement: &mut QueryBuilder<Postgres>, filters: &Filters, scope: Scope, words: Option<&str>) {
-    statement.push("not deleted");
-    match scope {
-        // Written out, so that the partial indexes of what is public apply.
+/// Pushes all conditions, joined by `and`. They always restrict the rows to one generation, without tombstones.
+pub fn push(statement: &mut QueryBuilder<Postgres>, query: &CatalogQuery<'_>) {
+    statement.push("generation = ").push_bind(query.generation).push(" and not deleted");
+    match query.scope {
+        // Constants instead of parameters, so that the partial indexes of public listings apply.
         Scope::Public => {
             statement.push(" and status = 'active' and visibility = 'public'");
         }
@@ -24,7 +25,7 @@ pub fn push(statement: &mut QueryBuilder<Postgres>, filters: &Filters, scope: Sc
         Scope::Everything => {}
     }
     let Filters { sellers, statuses, categories, brands, conditions, tags, price, currencies, available, attributes, places } =
-        filters;
+        query.filters;
     any(statement, "seller_id", &sellers.iter().map(|seller| seller.0).collect::<Vec<Uuid>>());
     any(statement, "status", &statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>());
     any(statement, "condition", &conditions.iter().map(|condition| condition.as_str()).collect::<Vec<_>>());
@@ -51,12 +52,12 @@ pub fn push(statement: &mut QueryBuilder<Postgres>, filters: &Filters, scope: Sc
         statement.push(")");
     }
     push_places(statement, places);
-    if let Some(words) = words {
+    if let Some(words) = query.words {
         statement.push(" and search @@ plainto_tsquery('simple', ").push_bind(fold(words)).push(")");
     }
 }
 
-/// The column has one of the values; without any, whatever it has is right.
+/// Requires that the column has one of the values; without values there is no condition.
 fn any<T>(statement: &mut QueryBuilder<Postgres>, column: &'static str, values: &[T])
 where
     T: Clone + Send + sqlx::Type<Postgres> + sqlx::postgres::PgHasArrayType,
@@ -67,7 +68,7 @@ where
     }
 }
 
-/// The column, an array, has one of the values among its own.
+/// Requires that the array column has at least one of the values.
 fn overlaps(statement: &mut QueryBuilder<Postgres>, column: &'static str, values: &[String]) {
     if !values.is_empty() {
         statement.push(" and ").push(column).push(" && ").push_bind(values.to_vec());
@@ -92,7 +93,7 @@ fn push_places(statement: &mut QueryBuilder<Postgres>, places: &Places) {
     }
 }
 
-/// A box whose west is east of its east crosses the date line.
+/// Requires a place in a box. One whose west is east of its east crosses the date line.
 fn push_area(statement: &mut QueryBuilder<Postgres>, Area { west, south, east, north }: Area) {
     let join = if west <= east { " and lon <= " } else { " or lon <= " };
     statement.push("(lat between ").push_bind(south).push(" and ").push_bind(north);
@@ -101,36 +102,54 @@ fn push_area(statement: &mut QueryBuilder<Postgres>, Area { west, south, east, n
 
 #[cfg(test)]
 mod tests {
-    use service::http::Parameters;
+    use events::listing::{Condition, Status};
+    use rust_decimal::Decimal;
 
     use super::*;
+    use crate::filters::{Near, PriceRange, attribute_filters, point};
+    use crate::question::Sort;
 
-    fn sql(query: &str, scope: Scope, words: Option<&str>) -> String {
-        let filters = Filters::take_for_search(&mut Parameters::parse(query).unwrap()).unwrap();
+    fn sql(filters: &Filters, scope: Scope, words: Option<&str>) -> String {
         let mut statement = QueryBuilder::new("");
-        push(&mut statement, &filters, scope, words);
+        push(&mut statement, &CatalogQuery { generation: 1, filters, scope, words, sort: Sort::Newest, after: None, limit: 1 });
         statement.sql().as_str().to_owned()
     }
 
     #[test]
     fn without_filters_only_the_scope_narrows() {
-        assert_eq!(sql("", Scope::Public, None), "not deleted and status = 'active' and visibility = 'public'");
+        let all = Filters::default();
         assert_eq!(
-            sql("", Scope::PublicAndOwn(events::UserId::new()), None),
-            "not deleted and (status = 'active' and visibility = 'public' or seller_id = $1)"
+            sql(&all, Scope::Public, None),
+            "generation = $1 and not deleted and status = 'active' and visibility = 'public'"
         );
-        assert_eq!(sql("", Scope::Everything, None), "not deleted");
+        assert_eq!(
+            sql(&all, Scope::PublicAndOwn(events::UserId::new()), None),
+            "generation = $1 and not deleted and (status = 'active' and visibility = 'public' or seller_id = $2)"
+        );
+        assert_eq!(sql(&all, Scope::Everything, None), "generation = $1 and not deleted");
     }
 
     #[test]
     fn no_value_of_a_question_is_written_into_the_statement() {
-        let evil = "x%27%20or%201=1--";
-        let query = format!(
-            "brand={evil}&category={evil}&tag={evil}&attr.{evil}={evil}&attr.{evil}=y&price_min=1.50&price_max=2&available=true\
-             &status=active&condition=new&currency=EUR&near=1,2&radius=3km&bbox=1,2,3,4&bbox=170,2,-170,4"
-        );
-        let sql = sql(&query, Scope::Everything, Some("x' or 1=1--"));
+        let evil = || "x' or 1=1--".to_owned();
+        let filters = Filters {
+            sellers: vec![events::UserId::new()],
+            statuses: vec![Status::Active],
+            categories: vec![evil()],
+            brands: vec![evil()],
+            conditions: vec![Condition::New],
+            tags: vec![evil()],
+            price: Some(PriceRange { min: Some(Decimal::new(150, 2)), max: Some(Decimal::from(2)) }),
+            currencies: vec!["EUR".parse().unwrap()],
+            available: Some(true),
+            attributes: attribute_filters(vec![(evil(), evil()), (evil(), "y".to_owned())]).unwrap(),
+            places: Places {
+                near: Some(Near { point: point(1.0, 2.0).unwrap(), radius_metres: Some(3_000.0) }),
+                areas: [[1.0, 2.0, 3.0, 4.0], [170.0, 2.0, -170.0, 4.0]].map(|corners| Area::new(corners).unwrap()).into(),
+            },
+        };
+        let sql = sql(&filters, Scope::Everything, Some("x' or 1=1--"));
         assert!(!sql.contains("1=1") && !sql.contains("1.50") && !sql.contains("EUR"), "{sql}");
-        assert!(sql.contains("(attributes @> $10 or attributes @> $11)"), "{sql}");
+        assert!(sql.contains("(attributes @> $12 or attributes @> $13)"), "{sql}");
     }
 }

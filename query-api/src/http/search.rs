@@ -10,13 +10,14 @@ use service::bearer::Visitor;
 use service::http::Parameters;
 use service::problem::Problem;
 
-use super::answer::{self, Refused};
-use super::next_page;
+use super::parameters::{FilterParameters, PlaceParameters, SearchParameters, search_question};
+use super::response::{self, UncacheableProblem};
+use super::search_cache::SearchResponse;
+use super::search_page::{SearchPage, render};
 use crate::app::App;
 use crate::consistency::Consistency;
-use crate::filters::{FilterParameters, PlaceParameters};
-use crate::search::shared::Answer;
-use crate::search::{self, Search, SearchPage, SearchParameters};
+use crate::cursor::Cursor;
+use crate::search;
 use crate::visibility::IN_SEARCH;
 
 /// Find listings
@@ -32,27 +33,27 @@ use crate::visibility::IN_SEARCH;
         FilterParameters,
         PlaceParameters,
         ("Consistency-Token" = Option<String>, Header, description = "Waits until the writes that it names are visible"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: an old answer will do"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: accept a stale answer"),
     ),
     responses(
         (status = 200, description = "A page of what was found", body = SearchPage, headers(
             ("Link" = Option<String>, description = "The next page, `rel=\"next\"`"),
-            ("Stale" = Option<String>, description = "`?1` if it does not have what the token names")
+            ("Stale" = Option<String>, description = "`?1` if the answer lacks writes that the token names")
         )),
         (status = 400, description = "A parameter is unknown or cannot be read", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The token is not believed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No store can search", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The token is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No store can answer in time", body = Problem, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []))
 )]
 pub async fn search_listings(
     State(app): State<App>,
     _: Visitor,
-    OriginalUri(asked): OriginalUri,
+    OriginalUri(requested): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
-) -> Result<Response, Refused> {
-    found(&app, &asked, parameters, &consistency).await
+) -> Result<Response, UncacheableProblem> {
+    respond(&app, &requested, parameters, &consistency).await
 }
 
 /// Find listings
@@ -67,48 +68,56 @@ pub async fn search_listings(
         FilterParameters,
         PlaceParameters,
         ("Consistency-Token" = Option<String>, Header, description = "Waits until the writes that it names are visible"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: an old answer will do"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait; `stale-ok`: accept a stale answer"),
     ),
     responses(
         (status = 200, description = "A page of what was found", body = SearchPage, headers(
             ("Link" = Option<String>, description = "The next page, `rel=\"next\"`"),
-            ("Stale" = Option<String>, description = "`?1` if it does not have what the token names")
+            ("Stale" = Option<String>, description = "`?1` if the answer lacks writes that the token names")
         )),
         (status = 400, description = "A parameter is unknown or cannot be read", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The token is not believed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No store can search", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The token is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No store can answer in time", body = Problem, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []))
 )]
 pub async fn search(
     State(app): State<App>,
     _: Visitor,
-    OriginalUri(asked): OriginalUri,
+    OriginalUri(requested): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
-) -> Result<Response, Refused> {
-    found(&app, &asked, parameters, &consistency).await
+) -> Result<Response, UncacheableProblem> {
+    respond(&app, &requested, parameters, &consistency).await
 }
 
-async fn found(app: &App, asked: &Uri, parameters: Parameters, consistency: &Consistency) -> Result<Response, Refused> {
-    // On the heap: it holds what each store is asked, and would be moved about.
-    let look = Box::pin(look(app, parameters, consistency));
+async fn respond(
+    app: &App,
+    requested: &Uri,
+    parameters: Parameters,
+    consistency: &Consistency,
+) -> Result<Response, UncacheableProblem> {
+    // On the heap: the future is large, because it includes the calls of each store, and would be moved several times.
+    let search = Box::pin(search_and_render(app, parameters, consistency));
     let found = if consistency.entries().is_empty() {
-        app.answers.get(asked.query().unwrap_or_default(), look).await?
+        app.answers.get(requested.query().unwrap_or_default(), search).await?
     } else {
-        look.await?
+        search.await?
     };
     app.metrics.searched.inc();
-    let mut response = answer::json(found.body.clone(), IN_SEARCH.audience(), found.freshness);
-    next_page::link(response.headers_mut(), asked, found.next_cursor.as_deref());
+    let mut response = response::json(found.body.clone(), IN_SEARCH.audience(), found.freshness);
+    response::link_next_page(response.headers_mut(), requested, found.next_cursor.as_deref());
     Ok(response)
 }
 
-async fn look(app: &App, parameters: Parameters, consistency: &Consistency) -> Result<Arc<Answer>, Problem> {
+async fn search_and_render(app: &App, parameters: Parameters, consistency: &Consistency) -> Result<Arc<SearchResponse>, Problem> {
     let began = Instant::now();
-    let search = Search::read(parameters)?;
-    let (found, freshness) = search::search(app, &search, consistency).await?;
+    let question = search_question(parameters)?;
+    let found = search::search(app, &question, consistency).await?;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (body, next_cursor) = found.render(took_ms).map_err(|error| Problem::logged(&error.into()))?;
-    Ok(Arc::new(Answer { body: body.into(), next_cursor, freshness }))
+    let freshness = found.freshness;
+    let unwritable = |error: serde_json::Error| Problem::logged(&error.into());
+    let next_cursor = found.next.as_ref().map(Cursor::encode).transpose().map_err(unwritable)?;
+    let body = render(found, next_cursor.clone(), took_ms).map_err(unwritable)?;
+    Ok(Arc::new(SearchResponse { body: body.into(), next_cursor, freshness }))
 }

@@ -1,33 +1,34 @@
-//! How many listings there are of each brand, category, price, condition or attribute.
+//! Facets: how many of the listings have each brand, category, price, condition or attribute value.
 //!
-//! A facet's own filter does not narrow its own counts, so that a reader sees what else there is: the filters of the wanted
-//! facets are applied after counting, and each facet counts under those of the others.
+//! The filter of a facet does not restrict that facet's own counts, so that a reader sees the other values: filters of requested facets
+//! are applied after counting, and each facet is counted under the filters of the others.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use service::problem::Problem;
 use utoipa::ToSchema;
 use views::listing_search::field;
 
-/// A facet has at most this many values.
+use crate::question::QuestionError;
+
+/// Most values of a facet.
 const VALUES_MAX: usize = 50;
-/// Each facet is another pass over the hits.
+/// Most facets of a search: each is another pass over the hits.
 const FACETS_MAX: usize = 20;
-/// Where one price step ends and the next begins.
+/// The lower bounds of the price steps.
 const PRICE_STEPS: [&str; 6] = ["0", "10", "50", "100", "500", "1000"];
 
-/// What is counted, or filtered by.
+/// A property that listings are counted by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Facet {
     Brand,
     Category,
     Price,
     Condition,
-    /// Its name as it was asked for, and in lower case.
+    /// An attribute: its name as it was requested, and in lower case.
     Attribute {
-        shown: String,
+        requested: String,
         name: String,
     },
 }
@@ -40,7 +41,7 @@ pub enum Count {
         value: String,
         count: u64,
     },
-    /// From this price on, up to but without that one.
+    /// Prices from one bound up to, but without, the next.
     Step {
         from: &'static str,
         #[schema(required)]
@@ -50,26 +51,26 @@ pub enum Count {
 }
 
 /// The counts of each facet, by its name in the query.
-pub type Facets = BTreeMap<String, Vec<Count>>;
+pub type FacetCounts = BTreeMap<String, Vec<Count>>;
 
 impl Facet {
-    /// Reads `brand,category,attr.color`, from one parameter or several.
-    pub fn read_all(parameters: &[String]) -> Result<Vec<Self>, Problem> {
+    /// Parses names such as `brand,category,attr.color`, in one list or several.
+    pub fn list(lists: &[String]) -> Result<Vec<Self>, QuestionError> {
         let mut facets: Vec<Self> = Vec::new();
-        for name in parameters.iter().flat_map(|list| list.split(',')) {
-            let facet = Self::read(name)?;
+        for name in lists.iter().flat_map(|list| list.split(',')) {
+            let facet = Self::from_name(name)?;
             if facets.iter().any(|known| known.is(&facet)) {
                 continue;
             }
             if facets.len() == FACETS_MAX {
-                return Err(Problem::malformed(format!("At most {FACETS_MAX} facets may be asked for")));
+                return Err(QuestionError::TooManyFacets(FACETS_MAX));
             }
             facets.push(facet);
         }
         Ok(facets)
     }
 
-    fn read(name: &str) -> Result<Self, Problem> {
+    fn from_name(name: &str) -> Result<Self, QuestionError> {
         Ok(match name {
             "brand" => Self::Brand,
             "category" => Self::Category,
@@ -77,18 +78,14 @@ impl Facet {
             "condition" => Self::Condition,
             _ => match name.strip_prefix("attr.") {
                 Some(attribute) if !attribute.is_empty() => {
-                    Self::Attribute { shown: name.to_owned(), name: views::listing_catalog::attribute_name(attribute) }
+                    Self::Attribute { requested: name.to_owned(), name: views::listing_catalog::attribute_name(attribute) }
                 }
-                Some(_) | None => {
-                    let possible = "brand, category, price, condition, attr.<name>";
-                    return Err(Problem::malformed(format!("The parameter facets must be a list of {possible}")));
-                }
+                Some(_) | None => return Err(QuestionError::UnknownFacet),
             },
         })
     }
 
-    /// Whether both are about the same thing.
-    #[must_use]
+    /// Whether both count by the same property.
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Attribute { name, .. }, Self::Attribute { name: other, .. }) => name == other,
@@ -97,14 +94,13 @@ impl Facet {
     }
 
     /// The name in the query and in the answer.
-    #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::Brand => "brand",
             Self::Category => "category",
             Self::Price => "price",
             Self::Condition => "condition",
-            Self::Attribute { shown, .. } => shown,
+            Self::Attribute { requested, .. } => requested,
         }
     }
 
@@ -124,7 +120,7 @@ impl Facet {
                     .collect();
                 json!({"range": {"field": field::PRICE, "ranges": ranges}})
             }
-            // A listing may have an attribute twice: the way back counts listings.
+            // A listing may have an attribute twice, so the inner aggregation counts listings.
             Self::Attribute { name, .. } => json!({
                 "nested": {"path": field::ATTRIBUTES},
                 "aggs": {"named": {
@@ -167,26 +163,24 @@ fn steps() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
     PRICE_STEPS.iter().enumerate().map(|(at, from)| (*from, PRICE_STEPS.get(at + 1).copied()))
 }
 
-/// The aggregations of a request. `narrowed` are the filters that are applied after counting, with what each is about.
-#[must_use]
-pub fn aggregations(facets: &[Facet], narrowed: &[(Facet, Value)]) -> Value {
+/// The aggregations of a request. `post_filters` are applied after counting, each with the facet that it belongs to.
+pub fn aggregations(facets: &[Facet], post_filters: &[(Facet, Value)]) -> Value {
     let one = |facet: &Facet| {
-        let others: Vec<_> = narrowed.iter().filter(|(about, _)| !about.is(facet)).map(|(_, filter)| filter.clone()).collect();
+        let others: Vec<_> = post_filters.iter().filter(|(of, _)| !of.is(facet)).map(|(_, filter)| filter.clone()).collect();
         if others.is_empty() {
             facet.aggregation()
         } else {
             json!({"filter": {"bool": {"filter": others}}, "aggs": {UNDER_OTHERS: facet.aggregation()}})
         }
     };
-    // Names may hold anything, OpenSearch's names of aggregations may not: they are numbered.
+    // Numbers are the aggregations' names, because OpenSearch does not allow every character in them.
     facets.iter().enumerate().map(|(at, facet)| (at.to_string(), one(facet))).collect::<serde_json::Map<_, _>>().into()
 }
 
 const UNDER_OTHERS: &str = "under_others";
 
-/// Reads the counts out of OpenSearch's answer to [`aggregations`].
-#[must_use]
-pub fn counted(facets: &[Facet], answer: &Value) -> Facets {
+/// Parses the counts in OpenSearch's answer to [`aggregations`].
+pub fn counted(facets: &[Facet], answer: &Value) -> FacetCounts {
     let one = |at: usize, facet: &Facet| {
         let aggregation = &answer[at.to_string()];
         let aggregation = aggregation.get(UNDER_OTHERS).unwrap_or(aggregation);
@@ -199,26 +193,26 @@ pub fn counted(facets: &[Facet], answer: &Value) -> Facets {
 mod tests {
     use super::*;
 
-    fn read(list: &str) -> Result<Vec<Facet>, Problem> {
-        Facet::read_all(&[list.to_owned()])
+    fn list(list: &str) -> Result<Vec<Facet>, QuestionError> {
+        Facet::list(&[list.to_owned()])
     }
 
     #[test]
     fn a_list_of_facets_is_read_once_each() {
-        let facets = read("brand,attr.Color,price,brand,attr.color").unwrap();
+        let facets = list("brand,attr.Color,price,brand,attr.color").unwrap();
         assert_eq!(facets.iter().map(Facet::name).collect::<Vec<_>>(), ["brand", "attr.Color", "price"]);
         for bad in ["", "brand,", "title", "attr.", "brand;drop", "price.amount"] {
-            assert!(read(bad).is_err(), "{bad}");
+            assert!(list(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_facet_counts_under_the_filters_of_the_others() {
-        let facets = read("brand,condition").unwrap();
-        let narrowed = [(Facet::Brand, json!({"term": {"brand.whole": "Sony"}}))];
-        let request = aggregations(&facets, &narrowed);
+        let facets = list("brand,condition").unwrap();
+        let post_filters = [(Facet::Brand, json!({"term": {"brand.whole": "Sony"}}))];
+        let request = aggregations(&facets, &post_filters);
         assert!(request["0"]["terms"].is_object(), "its own filter does not narrow it: {request}");
-        assert_eq!(request["1"]["filter"]["bool"]["filter"][0], narrowed[0].1);
+        assert_eq!(request["1"]["filter"]["bool"]["filter"][0], post_filters[0].1);
 
         let answer = json!({
             "0": {"buckets": [{"key": "Sony", "doc_count": 2}, {"key": "Bose", "doc_count": 1}]},

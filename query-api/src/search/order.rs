@@ -1,15 +1,16 @@
-//! In which order hits come, and how a page begins behind the last one of the page before.
+//! The order of hits, and where a page starts.
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use views::listing_search::field;
 
-use super::clause::object;
+use super::query::object;
 use crate::cursor::CursorError;
-use crate::filters::{Near, Places, Sort};
+use crate::filters::{Near, Places};
+use crate::question::Sort;
 
-/// The sort clause. The id is last, so that no two listings are in the same place.
+/// The `sort` clause. The id comes last, so that the order is total.
 pub fn clause(sort: Sort, places: &Places) -> Value {
     let by = |field, direction| object([(field, Value::from(direction))]);
     let then_by_id = |first| Value::Array(vec![first, by(field::ID, "asc")]);
@@ -30,8 +31,8 @@ fn newest() -> Value {
     json!([{field::CREATED_AT: "desc"}, {field::ID: "desc"}])
 }
 
-/// The sort values of a hit as a cursor keeps them. Numbers stay the text that OpenSearch wrote: read as a float and written
-/// again, one may differ in its last digit, and a listing would be shown twice, or never.
+/// The sort values of a hit, for a cursor. Numbers stay the text that OpenSearch wrote: parsed and formatted again, one may differ in
+/// its last digit, and a listing would be shown twice, or never.
 pub fn keys(sort_values: &[&RawValue]) -> Vec<String> {
     sort_values
         .iter()
@@ -39,7 +40,7 @@ pub fn keys(sort_values: &[&RawValue]) -> Vec<String> {
         .collect()
 }
 
-/// Where a page begins; the keys are checked, because a cursor is not signed.
+/// The `search_after` of a page. The keys are checked, because a cursor is not signed.
 pub fn search_after(keys: &[String]) -> Result<Value, CursorError> {
     let [first, id] = keys else { return Err(CursorError::Unreadable) };
     let first = number(first).ok_or(CursorError::Unreadable)?;
@@ -47,7 +48,7 @@ pub fn search_after(keys: &[String]) -> Result<Value, CursorError> {
     Ok(json!([first, id]))
 }
 
-/// The standard library reads every float exactly, which `serde_json` does not.
+/// Parses with the standard library, which is exact for every float; `serde_json` is not.
 fn number(text: &str) -> Option<Value> {
     let whole = text.parse::<i64>().ok().map(Value::from);
     whole.or_else(|| text.parse::<f64>().ok().and_then(serde_json::Number::from_f64).map(Value::Number))

@@ -1,8 +1,7 @@
-//! A point in time of the index: pages after the first come from one state of it, whatever is written meanwhile.
+//! Points in time of the index: pages after the first come from one snapshot of it, regardless of later writes.
 //!
-//! It costs OpenSearch memory, and there may be only so many (300 on a node), so it is opened when somebody asks for a
-//! second page and closed behind the last one. Without it, when it is refused or has expired, pages go on by their sort
-//! values alone (PROTOCOL Q3).
+//! A point in time costs OpenSearch memory, and a node allows 300, so it is opened for the second page and closed after the last.
+//! When it was refused or has expired, pages continue by their sort values alone (PROTOCOL Q3).
 
 use bytes::Bytes;
 use opensearch::SearchParts;
@@ -13,67 +12,67 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::app::App;
-use crate::dependency::Unanswered;
+use crate::store_guard::StoreError;
 
-/// How long it waits for the next page.
+/// How long a point in time lives without a request.
 const KEEP_ALIVE: &str = "1m";
 
-/// Whether a cursor's own is good enough for its bearer.
+/// What to do with the point in time of a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    Kept,
-    LetGo,
+pub enum PointInTimeUse {
+    Keep,
+    /// It may be older than the writes that the caller requires: open a new one.
+    Replace,
 }
 
 #[derive(Deserialize)]
-struct Opened {
+struct OpenedPointInTime {
     pit_id: String,
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct AnsweringShards {
     #[serde(rename = "_shards")]
-    shards: Shards,
+    shards: ShardCount,
 }
 
 #[derive(Deserialize)]
-struct Shards {
+struct ShardCount {
     total: u32,
 }
 
-/// Opens one; `None` when OpenSearch has too many, which is no failure.
-pub async fn open(app: &App) -> Result<Option<String>, Unanswered> {
+/// Opens a point in time; `None` when OpenSearch has too many, which is no failure.
+pub async fn open(app: &App) -> Result<Option<String>, StoreError> {
     let path = format!("{}/_search/point_in_time?keep_alive={KEEP_ALIVE}&allow_partial_pit_creation=false", app.search.alias);
-    let question = async {
-        // The client has the call, but not the type of its argument.
+    let call = async {
+        // The client's own method for this call does not accept these parameters.
         let client = &app.search.client;
         let response = client.send(Method::Post, &path, HeaderMap::new(), None::<&()>, None::<()>, None).await?;
-        if response.status_code().is_success() { response.json::<Opened>().await.map(Some) } else { Ok(None) }
+        if response.status_code().is_success() { response.json::<OpenedPointInTime>().await.map(Some) } else { Ok(None) }
     };
-    Ok(app.search.ask(question).await?.map(|opened| opened.pit_id))
+    Ok(app.search.call(call).await?.map(|opened| opened.pit_id))
 }
 
-/// Asks within one; `None` when it is no longer there, or never was.
-pub async fn ask(app: &App, id: &str, mut body: Value) -> Result<Option<Bytes>, Unanswered> {
+/// Searches within a point in time; `None` when it has expired or never existed.
+pub async fn search(app: &App, id: &str, mut body: Value) -> Result<Option<Bytes>, StoreError> {
     body["pit"] = json!({"id": id, "keep_alive": KEEP_ALIVE});
-    let question = async {
+    let call = async {
         let request = app.search.client.search(SearchParts::None).allow_partial_search_results(false).body(body);
         let response = request.send().await?;
         if response.status_code().is_success() { response.bytes().await.map(Some) } else { Ok(None) }
     };
-    // Some invented ids are no error, but one of no shards, in which nothing is found.
+    // For some invalid ids OpenSearch reports no error, but searches no shard and finds nothing.
     Ok(app
         .search
-        .ask(question)
+        .call(call)
         .await?
-        .filter(|answer| serde_json::from_slice::<Asked>(answer).is_ok_and(|asked| asked.shards.total > 0)))
+        .filter(|answer| serde_json::from_slice::<AnsweringShards>(answer).is_ok_and(|answer| answer.shards.total > 0)))
 }
 
-/// Closes one behind its last page, or when another takes its place. It would close by itself; not closing it only takes room
-/// from others for a while.
+/// Closes a point in time after its last page, or when another one replaces it. A failure is ignored: it expires by itself.
 pub async fn close(app: &App, id: &str) {
-    let question = async { app.search.client.delete_pit().body(json!({"pit_id": [id]})).send().await };
-    if let Err(error) = app.search.ask(question).await {
-        debug!(error = %error, "A point in time was left to expire: {error}");
+    let call = async { app.search.client.delete_pit().body(json!({"pit_id": [id]})).send().await };
+    if let Err(error) = app.search.call(call).await {
+        debug!(error = %error, "Could not close a point in time; it will expire: {error}");
     }
 }

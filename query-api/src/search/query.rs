@@ -1,36 +1,35 @@
-//! The words of a search as a query of OpenSearch: which listings match, and how well.
+//! The words of a search as an OpenSearch query: which listings match, and their score.
 //!
-//! `docs/SEARCH.md` has what each part is worth. Structure was measured, weights were not tuned: they do not carry over.
+//! `docs/SEARCH.md` has the measured effect of each part. The weights are not tuned: tuned weights do not carry over to other catalogs.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use views::listing_search::{analyzer, field};
 
-use super::clause::object;
 use super::words::{InLanguage, Words};
 use crate::cursor::Stage;
 
-/// A listing that has all words is worth more than any that has one of them often.
+/// All words match: such a listing ranks above one that has some of the words often.
 const ALL_WORDS: f32 = 3.0;
-/// `power bank` is `powerbank`.
+/// Compounds: `power bank` matches `powerbank`.
 const COMPOUND: f32 = 3.0;
-/// A part number or a measure, however it is punctuated.
+/// Part numbers and measures, regardless of punctuation.
 const CODE: f32 = 3.0;
-/// The words are exactly the name of the product type: `laptop` is a laptop, not a bag for one.
+/// The words are the name of the product type: `laptop` means a laptop rather than a bag for one.
 const TYPE: f32 = 1.0;
-/// All words, some misspelled: below those that are right.
+/// All words match, some of them misspelled.
 const MISSPELLED: f32 = 1.0;
-/// Matches, and is worth nothing by itself: the scored fields order these.
+/// Some of the words match: only the scored fields order these.
 const NOTHING: f32 = 0.0;
 
-/// How much a second field that matches adds to the best one.
+/// The share of the score of other matching fields that is added to that of the best.
 const TIE_BREAKER: f32 = 0.1;
-/// Letters from which on one, and two, may differ.
+/// Words of five letters may have one misspelled letter, words of nine letters two.
 const FUZZINESS: &str = "AUTO:5,9";
-/// What Serbian is called, and its sisters that its stemmer serves as well.
+/// Serbian and the related languages that its stemmer supports.
 const SERBIAN_SUBTAGS: [&str; 5] = ["sr", "hr", "bs", "sh", "cnr"];
 
-/// Fields in which a language's words are, and those listings in which they are looked for.
-struct Language {
+/// The fields for the words of one language, and a restriction to some listings.
+struct LanguageFields {
     all: &'static str,
     scored: &'static [&'static str],
     only: Option<Value>,
@@ -38,11 +37,11 @@ struct Language {
 
 const WORDS_SCORED: &[&str] = &[field::TITLE, field::DESCRIPTION, field::BRAND];
 
-/// Which listings match, as one clause that also scores.
+/// The clause that matches and scores listings.
 pub fn matching(words: &Words, stage: Stage) -> Value {
     let text = words.as_str();
     let languages = languages(words);
-    let in_all = |clause: &dyn Fn(&Language) -> Value| best_of(languages.iter().map(|of| of.within(clause(of))).collect());
+    let in_all = |clause: &dyn Fn(&LanguageFields) -> Value| best_of(languages.iter().map(|of| of.within(clause(of))).collect());
 
     let mut tiers = vec![
         constant(ALL_WORDS, in_all(&|of| json!({"match": {of.all: {"query": text, "operator": "and"}}}))),
@@ -61,7 +60,7 @@ pub fn matching(words: &Words, stage: Stage) -> Value {
     object([("bool", object([("must", any_tier), ("should", scored)]))])
 }
 
-/// As well as the best of them matches.
+/// Scores with the best matching clause.
 fn best_of(mut clauses: Vec<Value>) -> Value {
     match clauses.pop() {
         Some(only) if clauses.is_empty() => only,
@@ -76,7 +75,7 @@ fn constant(boost: f32, filter: Value) -> Value {
     object([("constant_score", object([("filter", filter), ("boost", json!(boost))]))])
 }
 
-/// One word of the query is two in the listing, or two are one.
+/// Matches where two words of the query are one in the listing, or the other way round.
 fn compound(text: &str) -> Value {
     json!({"bool": {"should": [
         {"match": {field::ALL_PAIRS: {"query": text, "analyzer": analyzer::WORDS, "operator": "and"}}},
@@ -90,7 +89,7 @@ fn misspelled(all: &str, text: &str) -> Value {
     }}})
 }
 
-impl Language {
+impl LanguageFields {
     fn within(&self, clause: Value) -> Value {
         match &self.only {
             None => clause,
@@ -99,16 +98,17 @@ impl Language {
     }
 }
 
-fn languages(words: &Words) -> Vec<Language> {
-    let mut languages = vec![Language { all: field::ALL, scored: WORDS_SCORED, only: None }];
-    let serbian = |only| Language { all: field::ALL_SERBIAN, scored: &[field::TITLE_SERBIAN, field::DESCRIPTION_SERBIAN], only };
+fn languages(words: &Words) -> Vec<LanguageFields> {
+    let mut languages = vec![LanguageFields { all: field::ALL, scored: WORDS_SCORED, only: None }];
+    let serbian =
+        |only| LanguageFields { all: field::ALL_SERBIAN, scored: &[field::TITLE_SERBIAN, field::DESCRIPTION_SERBIAN], only };
     match words.in_serbian() {
         InLanguage::Everywhere => languages.push(serbian(None)),
         InLanguage::WhereSaid => languages.push(serbian(Some(json!({"terms": {field::LANGUAGE: SERBIAN_SUBTAGS}})))),
         InLanguage::No => {}
     }
     match words.in_russian() {
-        InLanguage::Everywhere => languages.push(Language {
+        InLanguage::Everywhere => languages.push(LanguageFields {
             all: field::ALL_RUSSIAN,
             scored: &[field::TITLE_RUSSIAN, field::DESCRIPTION_RUSSIAN],
             only: None,
@@ -118,12 +118,12 @@ fn languages(words: &Words) -> Vec<Language> {
     languages
 }
 
-/// Where matches are shown, by the field of the listing that they are in.
+/// The `highlight` clause.
 pub fn highlight() -> Value {
     let whole = json!({"number_of_fragments": 0});
     let parts = json!({"number_of_fragments": 3, "fragment_size": 150});
     json!({
-        // The text is shown as HTML: whatever a seller wrote in it must not become markup.
+        // Clients show the text as HTML: a seller's text must not become markup.
         "encoder": "html",
         "require_field_match": false,
         "fields": {
@@ -131,4 +131,18 @@ pub fn highlight() -> Value {
             field::DESCRIPTION: parts, field::DESCRIPTION_SERBIAN: parts, field::DESCRIPTION_RUSSIAN: parts,
         },
     })
+}
+
+/// A JSON object of these members. It moves the values, while `json!` copies each of them once per level; use `json!` for leaves.
+pub fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert(name.to_owned(), value);
+    }
+    Value::Object(object)
+}
+
+/// Requires all of these filters, without a score.
+pub fn filtered(filters: Vec<Value>) -> Value {
+    object([("bool", object([("filter", Value::Array(filters))]))])
 }

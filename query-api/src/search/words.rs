@@ -1,20 +1,21 @@
-//! The words of a search, and in which languages they may be.
+//! The words of a search, and the languages that they may be in.
 
 use std::sync::LazyLock;
 
 use serde::Serialize;
-use service::problem::Problem;
 
-/// Longer texts are refused, in characters. A title has at most 300.
+use crate::question::QuestionError;
+
+/// Longest text, in characters. A title has at most 300.
 const LONGEST: usize = 1000;
-/// Words beyond these are not looked at: OpenSearch allows 1024 clauses in a query, and a word is up to a dozen.
+/// Words beyond these are ignored: OpenSearch allows 1024 clauses in a query, and a word takes up to twelve.
 const WORDS_MAX: usize = 24;
-/// With more words than these no misspelling is looked for: each is up to twenty clauses more.
+/// With more words misspellings are not matched: they take up to twenty clauses more per word.
 const FUZZY_WORDS_MAX: usize = 12;
-/// From here on (punctuation, pictures, writing without spaces) a character is counted as a word of its own.
+/// From this character on (symbols, emoji, scripts without spaces) each character counts as a word.
 const WORDS_BY_THEMSELVES: char = '\u{2000}';
 
-/// What somebody looks for.
+/// The words of one search.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Words {
     text: String,
@@ -22,41 +23,38 @@ pub struct Words {
     count: usize,
 }
 
-/// Whether a language's own field is searched: the query's letters say so, not a guess at one language for all.
+/// In which listings the field of a language is searched. The letters of the query decide this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InLanguage {
     /// In every listing.
     Everywhere,
-    /// In listings that say that they are in that language.
+    /// In listings whose language it is.
     WhereSaid,
     /// Nowhere.
     No,
 }
 
 impl Words {
-    /// `None` when there is nothing but space: then everything is found.
-    pub fn read(text: &str) -> Result<Option<Self>, Problem> {
+    /// `None` if the text is blank: then the search is not restricted by words.
+    pub fn new(text: &str) -> Result<Option<Self>, QuestionError> {
         if text.chars().count() > LONGEST {
-            return Err(Problem::malformed(format!("The parameter q may have at most {LONGEST} characters")));
+            return Err(QuestionError::WordsTooLong(LONGEST));
         }
         let text = text.trim();
-        let (end, count) = beginning(text);
+        let (end, count) = used_words(text);
         Ok((!text.is_empty()).then(|| Self { text: text[..end].to_owned(), count }))
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether misspellings may be looked for.
-    #[must_use]
+    /// Whether misspellings are matched.
     pub fn may_be_fuzzy(&self) -> bool {
         self.count <= FUZZY_WORDS_MAX
     }
 
-    /// Serbian is written in both scripts; without its letters, Latin text may be any language.
-    #[must_use]
+    /// Serbian uses both scripts. Latin text without its special letters may be in any language.
     pub fn in_serbian(&self) -> InLanguage {
         if self.has(&SERBIAN_LATIN) || (self.has_cyrillic() && !self.has(&RUSSIAN_ONLY)) {
             InLanguage::Everywhere
@@ -67,8 +65,7 @@ impl Words {
         }
     }
 
-    /// Cyrillic is read as Russian, unless a letter says that it is Serbian.
-    #[must_use]
+    /// Cyrillic text may be Russian unless it has a letter that only Serbian uses.
     pub fn in_russian(&self) -> InLanguage {
         if self.has_cyrillic() && !self.has(&SERBIAN_CYRILLIC) { InLanguage::Everywhere } else { InLanguage::No }
     }
@@ -90,8 +87,8 @@ fn both_cases(letters: &str) -> Vec<char> {
     letters.chars().chain(letters.to_uppercase().chars()).collect()
 }
 
-/// Where the words end that are looked at, in bytes, and how many they are.
-fn beginning(text: &str) -> (usize, usize) {
+/// The length in bytes of the words that are used, and their number.
+fn used_words(text: &str) -> (usize, usize) {
     let (mut count, mut in_word) = (0, false);
     for (at, character) in text.char_indices() {
         let alone = character >= WORDS_BY_THEMSELVES && !character.is_whitespace();
@@ -110,14 +107,14 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Words {
-        Words::read(text).unwrap().unwrap()
+        Words::new(text).unwrap().unwrap()
     }
 
     #[test]
     fn space_is_no_search() {
-        assert_eq!(Words::read(" \t\n").unwrap(), None);
+        assert_eq!(Words::new(" \t\n").unwrap(), None);
         assert_eq!(words("  power bank ").as_str(), "power bank");
-        assert!(Words::read(&"x".repeat(LONGEST + 1)).is_err());
+        assert!(Words::new(&"x".repeat(LONGEST + 1)).is_err());
     }
 
     #[test]

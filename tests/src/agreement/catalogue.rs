@@ -9,13 +9,14 @@ use views::listing_catalog::Row;
 use crate::marketplace::Marketplace;
 
 /// The columns that are compared as JSON; a price as text, because it is told apart by its digits.
-const COLUMNS: &str = "select id, created_at, lat, lon, to_jsonb(l) - '{generation,id,version,deleted,listing,search,created_at,lat,lon}'::text[] \
+const COLUMNS: &str = "select id, l.created_at, lat, lon, to_jsonb(l) - '{generation,id,version,deleted,listing,search,created_at,lat,lon}'::text[] \
                            || jsonb_build_object('price', price::text) \
-                         from projection.listings l where not deleted";
+                         from projection.listings l join projection.generations using (generation) \
+                        where projection = 'listing_catalog' and state = 'serving' and not deleted";
 /// The words of a row, made anew of the same text.
 const WORDS: &str = "select id from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as due (id, title, keywords, description) \
-                       join projection.listings using (id) \
-                      where search is distinct from setweight(to_tsvector('simple', due.title), 'A') \
+                       join projection.listings using (id) join projection.generations using (generation) \
+                      where projection = 'listing_catalog' and state = 'serving' and search is distinct from setweight(to_tsvector('simple', due.title), 'A') \
                           || setweight(to_tsvector('simple', due.keywords), 'B') || setweight(to_tsvector('simple', due.description), 'D')";
 
 /// Id, what is not compared as JSON (`created_at`, `lat`, `lon`), and what is.

@@ -47,14 +47,18 @@ impl Marketplace {
         Ok(held)
     }
 
-    /// The rows of `listing_catalog`, tombstones too.
+    /// The rows of the serving `listing_catalog`, tombstones too.
     pub async fn catalogue(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
-        self.rows("select id, version, deleted, listing from projection.listings").await
+        let select = "select id, version, deleted, listing from projection.listings
+                        join projection.generations using (generation) where projection = 'listing_catalog' and state = 'serving'";
+        self.rows(select).await
     }
 
-    /// The rows of `stock_levels`, tombstones too. Their states are the stocks that they mean.
+    /// The rows of the serving `stock_levels`, tombstones too. Their states are the stocks that they mean.
     pub async fn stock_levels(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
-        self.stocks("select variant_id, version, removed, to_jsonb(l) from projection.stock_levels l").await
+        let select = "select variant_id, version, removed, to_jsonb(l) from projection.stock_levels l
+                        join projection.generations using (generation) where projection = 'stock_levels' and state = 'serving'";
+        self.stocks(select).await
     }
 
     /// Rows whose columns are the members of a stock.

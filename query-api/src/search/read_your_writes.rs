@@ -1,0 +1,161 @@
+//! Waits until a search finds the writes that a caller requires (PROTOCOL Q1).
+//!
+//! A document can be read by its id at once, but a search finds it only after a refresh that started after the write. So this first
+//! reads by id until every document has the required version, and then refreshes the index. Waiting queries share refreshes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use events::{Aggregate as _, Listing};
+use opensearch::indices::IndicesRefreshParts;
+use opensearch::{MgetParts, OpenSearch};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::SearchError;
+use crate::app::App;
+use crate::consistency::{AfterPause, Consistency, Freshness};
+use crate::opensearch::OPENSEARCH;
+use crate::store_guard::StoreError;
+
+/// Waits for the required writes of listings; no other aggregate changes the index.
+pub async fn wait(app: &App, consistency: &Consistency) -> Result<Freshness, SearchError> {
+    let required = consistency.entries().iter().filter(|(key, _)| key.kind == Listing::KIND);
+    let required: Vec<(Uuid, u64)> = required.map(|(key, version)| (key.id, *version)).collect();
+    if required.is_empty() {
+        return Ok(Freshness::Fresh);
+    }
+    let mut wait = consistency.wait();
+    while !are_indexed(app, &required).await? {
+        if let AfterPause::Answer(freshness) = wait.pause().await? {
+            return Ok(freshness);
+        }
+    }
+    app.refreshes.after_now(|| refresh(app)).await?;
+    Ok(Freshness::Fresh)
+}
+
+#[derive(Deserialize)]
+struct IndexedDocuments {
+    docs: Vec<IndexedDocument>,
+}
+
+#[derive(Deserialize)]
+struct IndexedDocument {
+    #[serde(rename = "_id")]
+    id: Uuid,
+    /// The aggregate's version. A tombstone has one too; a document that never existed has none.
+    #[serde(rename = "_version", default)]
+    version: u64,
+    /// Set if its shard or the whole index is unavailable.
+    error: Option<Box<RawValue>>,
+}
+
+/// Reads the documents by id, which needs no refresh.
+async fn are_indexed(app: &App, required: &[(Uuid, u64)]) -> Result<bool, StoreError> {
+    let client: &OpenSearch = &app.search.client;
+    let ids: Vec<Uuid> = required.iter().map(|(id, _)| *id).collect();
+    let call = async {
+        let request = client.mget(MgetParts::Index(&app.search.alias)).realtime(true)._source(&["false"]);
+        let response = request.body(json!({ "ids": ids })).send().await?.error_for_status_code()?;
+        response.json::<IndexedDocuments>().await
+    };
+    let documents = app.search.call(call).await?.docs;
+    if let Some(error) = documents.iter().find_map(|document| document.error.as_ref()) {
+        return Err(StoreError::Rejected { name: OPENSEARCH, source: anyhow::anyhow!("{error}") });
+    }
+    let is_indexed =
+        |(id, version): &(Uuid, u64)| documents.iter().any(|document| document.id == *id && document.version >= *version);
+    Ok(required.iter().all(is_indexed))
+}
+
+async fn refresh(app: &App) -> Result<(), StoreError> {
+    let index = [app.search.alias.as_str()];
+    let call =
+        async { app.search.client.indices().refresh(IndicesRefreshParts::Index(&index)).send().await?.error_for_status_code() };
+    app.search.call(call).await.map(drop)
+}
+
+/// Shares refreshes of the index: one runs, and all callers that arrive while it runs share the next one. Nobody joins a running
+/// refresh, because it may miss what was written after it started (seen in 22 of 22 tries).
+#[derive(Debug, Default)]
+pub struct Refreshes {
+    /// The number of tickets that were drawn, one per caller.
+    tickets: AtomicU64,
+    /// All tickets up to this one have been served. Locked while a refresh runs.
+    served: Mutex<u64>,
+}
+
+impl Refreshes {
+    /// Returns after a refresh that started after this call.
+    pub async fn after_now<E, R>(&self, refresh: impl FnOnce() -> R) -> Result<(), E>
+    where
+        R: Future<Output = Result<(), E>>,
+    {
+        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut served = self.served.lock().await;
+        if *served < ticket {
+            let newest = self.tickets.load(Ordering::Acquire);
+            refresh().await?;
+            *served = newest;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_come_during_a_refresh_share_the_next() {
+        let (refreshes, ran, ends) = (Arc::new(Refreshes::default()), Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+        let ask = || {
+            let (refreshes, ran, ends) = (Arc::clone(&refreshes), Arc::clone(&ran), Arc::clone(&ends));
+            tokio::spawn(async move {
+                let one = async || {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    ends.acquire().await.unwrap().forget();
+                    Ok::<_, Infallible>(())
+                };
+                refreshes.after_now(one).await
+            })
+        };
+        let first = ask();
+        while ran.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (0..10).map(|_| ask()).collect();
+        while refreshes.tickets.load(Ordering::Relaxed) < 11 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ran.load(Ordering::Relaxed), 1, "the running one is joined by nobody, and no other runs beside it");
+        ends.add_permits(1);
+        first.await.unwrap().unwrap();
+        ends.add_permits(1);
+        for other in others {
+            other.await.unwrap().unwrap();
+        }
+        assert_eq!(ran.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failed_refresh_serves_nobody() {
+        let refreshes = Refreshes::default();
+        assert!(refreshes.after_now(|| async { Err("away") }).await.is_err());
+        let mut ran = false;
+        let again = refreshes.after_now(|| {
+            ran = true;
+            async { Ok::<_, Infallible>(()) }
+        });
+        again.await.unwrap();
+        assert!(ran);
+    }
+}

@@ -1,8 +1,7 @@
 //! Who asks for a change, and in which request.
 
-use events::UserId;
 use events::listing::{Listing, Status, Visibility};
-use service::bearer::Roles;
+use events::{Roles, UserId};
 
 use crate::refusal::Refused;
 

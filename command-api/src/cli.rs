@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use events::Roles;
 use reqwest::Url;
-use service::bearer::{JwksSource, Roles, Signer, Verifier};
+use service::bearer::{JwksSource, Signer, Verifier};
 use service::clock::Clock;
 use service::settings::{self, HttpArgs, LogArgs, OpsArgs, OptionalSecret, Secret, Switch};
 use uuid::Uuid;

@@ -15,12 +15,16 @@ use serde_json::{Value, json};
 use service::bearer::Verifier;
 use service::http::{Deadlines, HttpMetrics};
 use service::lifecycle::Lifecycle;
+use service::problem::ProblemType;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::inventory::{record_movement, set_stock};
+use crate::inventory::{INSUFFICIENT_STOCK, record_movement, set_stock};
 use crate::listings::{change_status, create_batch, create_listing, delete_listing, replace_listing};
+
+/// The problem types that commands add to those of every program; each has a page.
+static OWN_PROBLEMS: &[&ProblemType] = &[&INSUFFICIENT_STOCK];
 
 /// What handlers ask for.
 #[derive(Clone, FromRef)]
@@ -37,7 +41,7 @@ pub fn routes(app: App, verifier: Verifier, jwks: Option<Value>, metrics: HttpMe
         .merge(routes.with_state(Served { app, verifier }))
         .merge(openapi::routes(document))
         .merge(jwks::routes(jwks))
-        .merge(service::problem::pages())
+        .merge(service::problem::pages(OWN_PROBLEMS))
         .route("/health", get(async || Json(json!({ "status": "healthy" }))));
     service::http::wrap(routes, metrics, deadlines, lifecycle)
 }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use events::Roles;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
-use service::bearer::Roles;
 use service::clock::Clock;
 use service::run;
 use service::stdout::tell;
@@ -114,7 +114,7 @@ fn client(settings: &Import, url: &Url) -> anyhow::Result<Client> {
         token.expose().to_owned()
     } else {
         let signer = settings.signing.required_signer(Clock::System).context("LISTINGS_TOKEN is not set either")?;
-        signer.mint(settings.seller.unwrap_or(NOBODY_IN_PARTICULAR), Roles::ADMIN, TOKEN_FOR)?
+        signer.mint(settings.seller.unwrap_or(NOBODY_IN_PARTICULAR), Roles::ADMIN.names(), TOKEN_FOR)?
     };
     let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).context("the token is no header value")?;
     bearer.set_sensitive(true);

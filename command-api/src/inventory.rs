@@ -8,3 +8,5 @@ pub mod set_stock;
 // 2. What they share.
 mod change;
 mod note;
+
+pub use change::INSUFFICIENT_STOCK;

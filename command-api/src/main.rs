@@ -62,7 +62,7 @@ async fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
-            Ok(tell(signer.mint(settings.user, settings.roles(), settings.ttl)?)?)
+            Ok(tell(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
         }
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
         Role::Version => Ok(tell(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),

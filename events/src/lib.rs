@@ -7,6 +7,7 @@
 // Values that states are made of.
 pub mod ids;
 pub mod money;
+pub mod roles;
 pub mod timestamp;
 
 // The aggregates: what each is called, its state, and what can happen to it.
@@ -27,6 +28,7 @@ pub use envelope::{CausedBy, DecodeError, Event, Headers, Meta, NewEvent, Record
 pub use ids::{EventId, ImageId, ListingId, UserId, VariantId};
 pub use listing::{Listing, ListingChange};
 pub use money::{Currency, Money};
+pub use roles::Roles;
 pub use stock::{Stock, StockChange};
 pub use timestamp::Timestamp;
 pub use token::ConsistencyToken;

@@ -56,7 +56,7 @@ pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
     let (api, document) = api(&mut deadlines).with_state::<()>(app).split_for_parts();
     let router = api
         .route("/health", get(async || ([("content-type", "application/json")], r#"{"status":"healthy"}"#)))
-        .merge(problem::pages())
+        .merge(problem::pages(&[]))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
     service::http::wrap(router, metrics, deadlines, lifecycle)
 }

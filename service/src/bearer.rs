@@ -1,9 +1,8 @@
-//! Who calls: bearer tokens (JWT, EdDSA), verified against a key set, and made for development.
+//! Bearer tokens (JWT, EdDSA): verified against a key set, and signed for development.
 //!
-//! Whatever cannot be believed is 401. Only when no key set was ever had, and nothing could therefore be checked, it is 503:
-//! the caller's token may be perfectly good.
+//! A token that cannot be verified is answered 401. Only while no key set was ever read, so that nothing can be checked, the
+//! answer is 503: the token may be valid. Which roles exist is the program's business: a [`TokenBearer`] has role names only.
 
-mod caller;
 mod extract;
 mod keys;
 mod sign;
@@ -12,8 +11,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use caller::{Caller, Roles};
-pub use extract::{Needs, Only, Visitor};
+pub use extract::{TokenBearer, Visitor};
 pub use keys::JwksSource;
 pub use sign::Signer;
 pub use verify::{BearerError, Verifier};

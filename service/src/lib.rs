@@ -33,3 +33,69 @@ pub mod run;
 /// time of a cached read on it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Words of the marketplace. The programs have them; this crate must not.
+    const DOMAIN: [&str; 12] = [
+        "bid",
+        "buyer",
+        "catalogue",
+        "inventory",
+        "listing",
+        "listings",
+        "market",
+        "marketplace",
+        "reservation",
+        "seller",
+        "sellers",
+        "stock",
+    ];
+
+    fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if !path.ends_with("tests.rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                // Tests may use examples of the domain.
+                let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+                found.push((path.display().to_string(), code));
+            }
+        }
+    }
+
+    /// The words of a line of code: `InsufficientStock` and `insufficient_stock` are two words each.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut after_small = false;
+        for character in line.chars() {
+            if !character.is_ascii_alphabetic() || character.is_ascii_uppercase() && after_small {
+                words.push(String::new());
+            }
+            if let Some(word) = words.last_mut().filter(|_| character.is_ascii_alphabetic()) {
+                word.push(character.to_ascii_lowercase());
+            }
+            after_small = character.is_ascii_lowercase();
+        }
+        words
+    }
+
+    #[test]
+    fn no_word_of_the_domain_is_in_the_code() {
+        assert!(words("Kind::InsufficientStock").contains(&"stock".to_owned()));
+        let mut files = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+        assert!(files.len() > 20, "{files:?}");
+        for (file, code) in files {
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let found = words(line).into_iter().find(|word| DOMAIN.contains(&word.as_str()));
+                assert_eq!(found, None, "{file}: {line}");
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::{PartialSchema, ToSchema};
 
-pub use kind::Kind;
+pub use kind::{Kind, ProblemType};
 pub use page::pages;
 pub use refusal::{Chain, Refusal};
 

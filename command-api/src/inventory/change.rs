@@ -8,7 +8,7 @@ use events::stock::StockChange;
 use events::{AggregateKey, ConsistencyToken, Listing, ListingId, Stock, UserId, VariantId};
 use http::StatusCode;
 use service::http::IfMatch;
-use service::problem::{Fault, Kind, Refusal};
+use service::problem::{Fault, Kind, ProblemType, Refusal};
 use sqlx::PgConnection;
 use tracing::info;
 
@@ -21,6 +21,14 @@ use crate::outcome::Done;
 use crate::precondition;
 use crate::refusal::{Refused, Repeatable};
 use crate::transaction;
+
+/// More pieces were to leave than are available.
+pub static INSUFFICIENT_STOCK: ProblemType = ProblemType {
+    uri: "/problems/insufficient-stock",
+    status: StatusCode::CONFLICT,
+    title: "There is not enough in stock",
+    advice: "Ask for fewer pieces, or wait until there are more.",
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StockRefused {
@@ -36,7 +44,7 @@ impl Refusal for StockRefused {
     fn kind(&self) -> Kind {
         match self {
             Self::Invalid(_) => Kind::Invalid,
-            Self::Insufficient { .. } => Kind::InsufficientStock,
+            Self::Insufficient { .. } => Kind::Custom(&INSUFFICIENT_STOCK),
             Self::Refused(refused) => refused.kind(),
         }
     }

@@ -243,8 +243,8 @@ fn replace(held: &Held, line: Line, now: DateTime<Utc>) -> Result<(Held, Facts, 
 
 #[cfg(test)]
 mod tests {
+    use events::Roles;
     use serde_json::{Value, json};
-    use service::bearer::Roles;
     use service::problem::FAULTS_LIMIT;
 
     use super::*;

@@ -220,8 +220,8 @@ pub fn show(link: ImageLink, id: ImageId, position: u32) -> Image {
 
 #[cfg(test)]
 mod tests {
+    use events::Roles;
     use serde_json::json;
-    use service::bearer::Roles;
 
     use super::*;
     use crate::listings::tests::{SELLER, a_listing, caller, draft};

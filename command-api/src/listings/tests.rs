@@ -1,9 +1,8 @@
 //! What the tests of several rules begin with.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{ListingId, UserId, VariantId};
+use events::{ListingId, Roles, UserId, VariantId};
 use serde_json::Value;
-use service::bearer::Roles;
 use service::http::read_json;
 use service::problem::Fault;
 use uuid::Uuid;

@@ -3,9 +3,10 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use events::Roles;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use service::bearer::{Roles, Visitor};
+use service::bearer::Visitor;
 use service::problem::Problem;
 
 use crate::consistency::Freshness;
@@ -17,11 +18,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const STALE: HeaderName = HeaderName::from_static("stale");
 
 impl From<Visitor> for Viewer {
-    fn from(Visitor(caller): Visitor) -> Self {
-        match caller {
+    fn from(Visitor(bearer): Visitor) -> Self {
+        match bearer {
             None => Self::Anyone,
-            Some(caller) if caller.is(Roles::ADMIN) => Self::Admin,
-            Some(caller) => Self::User(caller.id.into()),
+            Some(bearer) if Roles::known(bearer.roles()).has_any(Roles::ADMIN) => Self::Admin,
+            Some(bearer) => Self::User(bearer.id.into()),
         }
     }
 }

@@ -1,29 +1,33 @@
-//! The caller as an argument of a handler.
+//! The bearer of a token, as an argument of a handler.
 
-use std::marker::PhantomData;
+use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use uuid::Uuid;
 
-use super::{BearerError, Caller, Roles, Verifier};
+use super::{BearerError, Verifier};
 use crate::problem::Problem;
 
-/// Somebody with or without a token. A bad token is refused all the same: its bearer believes to be somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Visitor(pub Option<Caller>);
-
-/// The roles of which a route needs one.
-pub trait Needs: Send {
-    const ANY_OF: Roles;
+/// Whoever sent a token that was verified: its `sub`, and the names in its `roles`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenBearer {
+    pub id: Uuid,
+    pub(super) roles: Arc<[String]>,
 }
 
-/// A caller with a role that the route needs: 401 without a token, 403 without the role, before anything else is looked at.
-#[derive(Debug, Clone, Copy)]
-pub struct Only<N> {
-    pub caller: Caller,
-    needs: PhantomData<N>,
+impl TokenBearer {
+    /// The role names of the token. They may include names that mean nothing to this program.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(String::as_str)
+    }
 }
+
+/// The sender of a request, who may have no token. A token that cannot be verified is refused, not ignored: its sender expects to
+/// be recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visitor(pub Option<TokenBearer>);
 
 impl<S: Sync> FromRequestParts<S> for Visitor
 where
@@ -36,33 +40,20 @@ where
         let Some(header) = sent.next() else { return Ok(Self(None)) };
         let token = header.to_str().ok().filter(|_| sent.next().is_none()).and_then(token_of);
         let token = token.ok_or_else(|| Problem::invalid_token("Authorization must be, once, Bearer and a token"))?;
-        let caller = Verifier::from_ref(state).verify(token).await?;
-        Ok(Self(Some(caller)))
+        let bearer = Verifier::from_ref(state).verify(token).await?;
+        Ok(Self(Some(bearer)))
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Caller
+impl<S: Sync> FromRequestParts<S> for TokenBearer
 where
     Verifier: FromRef<S>,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Visitor(caller) = Visitor::from_request_parts(parts, state).await?;
-        caller.ok_or_else(|| Problem::unauthenticated("This needs a token: Authorization: Bearer …"))
-    }
-}
-
-impl<N: Needs, S: Sync> FromRequestParts<S> for Only<N>
-where
-    Verifier: FromRef<S>,
-{
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        caller.require(N::ANY_OF)?;
-        Ok(Self { caller, needs: PhantomData })
+        let Visitor(bearer) = Visitor::from_request_parts(parts, state).await?;
+        bearer.ok_or_else(|| Problem::unauthenticated("This needs a token: Authorization: Bearer …"))
     }
 }
 

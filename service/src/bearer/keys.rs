@@ -1,4 +1,5 @@
-//! The keys that tokens are signed with: fetched when needed, kept for good, fetched again for a key that is not among them.
+//! The key set that tokens are verified with. It is fetched with the first token, kept for good, and fetched again when a token
+//! names a key that is not in it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,16 +16,16 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// Anybody can send unknown key ids; they must not become load on whoever serves the keys.
+/// At most one fetch per this time. Anybody can send unknown key ids; they must not become load on the server of the keys.
 const FETCH_AGAIN: Duration = Duration::from_secs(10);
 
-/// While nothing can be checked at all we ask more often.
+/// The same while there is no key set at all, and no token can be checked.
 const FETCH_FIRST: Duration = Duration::from_secs(1);
 
-/// Requests wait for this.
+/// Timeout of a fetch. Requests wait for it.
 const FETCH_WITHIN: Duration = Duration::from_secs(2);
 
-/// Where the key set is.
+/// Where the key set is read from.
 #[derive(Debug, Clone)]
 pub enum JwksSource {
     File(PathBuf),
@@ -52,51 +53,51 @@ impl FromStr for JwksSource {
 
 type KeySet = HashMap<String, Arc<DecodingKey>>;
 
-pub(super) enum Found {
+pub(super) enum KeyLookup {
     Key(Arc<DecodingKey>),
     Unknown,
-    /// No key set was ever had.
-    Nothing,
+    /// No key set was read yet.
+    NoKeySet,
 }
 
-/// Cloning it is cheap; the clones share what they hold.
+/// The key set and its fetches. Clones share both.
 #[derive(Clone)]
 pub(super) struct Keys(Arc<Inner>);
 
 struct Inner {
     source: JwksSource,
-    held: RwLock<Option<KeySet>>,
-    /// When a fetch was last begun; held while it runs, so that there is one at a time.
+    current: RwLock<Option<KeySet>>,
+    /// When a fetch last began. Locked while one runs, so that there is one at a time.
     fetched: Mutex<Option<Instant>>,
 }
 
 impl Keys {
     pub fn new(source: JwksSource) -> Self {
-        Self(Arc::new(Inner { source, held: RwLock::new(None), fetched: Mutex::new(None) }))
+        Self(Arc::new(Inner { source, current: RwLock::new(None), fetched: Mutex::new(None) }))
     }
 
-    pub async fn find(&self, kid: &str) -> Found {
-        if let Found::Key(key) = self.look(kid) {
-            return Found::Key(key);
+    pub async fn find(&self, kid: &str) -> KeyLookup {
+        if let KeyLookup::Key(key) = self.look(kid) {
+            return KeyLookup::Key(key);
         }
         self.fetch().await;
         self.look(kid)
     }
 
-    fn look(&self, kid: &str) -> Found {
-        match &*self.0.held.read().unwrap_or_else(PoisonError::into_inner) {
-            None => Found::Nothing,
-            Some(keys) => keys.get(kid).map_or(Found::Unknown, |key| Found::Key(Arc::clone(key))),
+    fn look(&self, kid: &str) -> KeyLookup {
+        match &*self.0.current.read().unwrap_or_else(PoisonError::into_inner) {
+            None => KeyLookup::NoKeySet,
+            Some(keys) => keys.get(kid).map_or(KeyLookup::Unknown, |key| KeyLookup::Key(Arc::clone(key))),
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.held.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// Fetches the key set, unless that was done, or tried, just now. A key set that was had once is kept if it fails.
+    /// Fetches the key set, unless a fetch began a moment ago. If it fails, the present key set stays.
     pub async fn fetch(&self) {
-        // On its own: a caller who goes away must not take along what others wait for.
+        // In a task of its own: a request that is cancelled must not cancel the fetch that others wait for.
         let keys = Arc::clone(&self.0);
         let _ = tokio::spawn(async move { keys.fetch().await }).await;
     }
@@ -105,7 +106,7 @@ impl Keys {
 impl Inner {
     async fn fetch(&self) {
         let mut fetched = self.fetched.lock().await;
-        let first = self.held.read().unwrap_or_else(PoisonError::into_inner).is_none();
+        let first = self.current.read().unwrap_or_else(PoisonError::into_inner).is_none();
         let pause = if first { FETCH_FIRST } else { FETCH_AGAIN };
         if fetched.is_some_and(|at| at.elapsed() < pause) {
             return;
@@ -114,7 +115,7 @@ impl Inner {
         match self.load().await {
             Ok(keys) => {
                 info!(keys = keys.len(), "Read the key set: {} keys", keys.len());
-                *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
             }
             Err(error) => warn!(error = format!("{error:#}"), "Cannot read the key set: {error}"),
         }
@@ -137,13 +138,13 @@ async fn get(url: &str) -> anyhow::Result<Value> {
     let url = Url::parse(url)?;
     let mut client = reqwest::Client::builder().timeout(FETCH_WITHIN);
     if url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]")) {
-        // A proxy for the outside world has nothing to say about this machine.
+        // Requests to this machine do not go through a proxy.
         client = client.no_proxy();
     }
     Ok(client.build()?.get(url).send().await?.error_for_status()?.json().await?)
 }
 
-/// The Ed25519 keys of a set that are there to verify signatures; keys for anything else are passed over.
+/// The Ed25519 keys of a set that may verify signatures. All other keys are ignored.
 fn keys_in(set: &Value) -> anyhow::Result<KeySet> {
     let listed = set.get("keys").and_then(Value::as_array).context("JWT_JWKS: a key set has an array called keys")?;
     let usable = listed.iter().filter_map(|key| {

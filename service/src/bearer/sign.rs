@@ -1,4 +1,4 @@
-//! Makes tokens with a private key, and shows the public one.
+//! Signs tokens with a private key, and shows the public key.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{JwksSource, Roles};
+use super::JwksSource;
 use crate::clock::Clock;
 
 /// Signs tokens with one Ed25519 key.
@@ -27,7 +27,7 @@ pub struct Signer {
 #[derive(Serialize)]
 struct Claims<'a> {
     sub: Uuid,
-    roles: Vec<&'static str>,
+    roles: Vec<&'a str>,
     iat: i64,
     exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,13 +54,13 @@ impl Signer {
         Ok(Self { key, public, kid, issuer: issuer.map(str::to_owned), audience: audience.map(str::to_owned), clock })
     }
 
-    /// A token for somebody, for a while.
-    pub fn mint(&self, sub: Uuid, roles: Roles, ttl: Duration) -> anyhow::Result<String> {
+    /// Signs a token for `sub` with these role names, valid for `ttl` from now.
+    pub fn mint<'a>(&self, sub: Uuid, roles: impl IntoIterator<Item = &'a str>, ttl: Duration) -> anyhow::Result<String> {
         let iat = self.clock.now().timestamp();
         let ttl = i64::try_from(ttl.as_secs()).ok().filter(|ttl| *ttl > 0).context("a token lives at least a second")?;
         let exp = iat.checked_add(ttl).context("a token cannot live that long")?;
-        let claims =
-            Claims { sub, roles: roles.names().collect(), iat, exp, iss: self.issuer.as_deref(), aud: self.audience.as_deref() };
+        let (iss, aud) = (self.issuer.as_deref(), self.audience.as_deref());
+        let claims = Claims { sub, roles: roles.into_iter().collect(), iat, exp, iss, aud };
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         Ok(jsonwebtoken::encode(&header, &claims, &self.key)?)
     }

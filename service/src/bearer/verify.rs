@@ -1,4 +1,4 @@
-//! Believes a token, or says why not.
+//! Verifies tokens.
 
 use std::sync::Arc;
 
@@ -9,41 +9,41 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::caller::{Caller, Roles};
-use super::keys::{Found, JwksSource, Keys};
+use super::TokenBearer;
+use super::keys::{JwksSource, KeyLookup, Keys};
 use crate::clock::Clock;
 
-/// A token is a few hundred bytes. Megabytes of it would be hashed at the caller's pleasure.
+/// The longest token that is looked at, in bytes; a usual one has a few hundred. Without a limit a client could make us hash megabytes.
 const TOKEN_LIMIT: usize = 8 * 1024;
 
-/// Checking a signature costs 76 µs, looking it up one. At about 150 bytes each this is a few megabytes.
-const REMEMBERED: usize = 20_000;
+/// How many verified tokens are cached. Verifying a signature costs 76 µs, a look-up 1 µs. At about 250 bytes each this is 5 MB.
+const CACHED_TOKENS: usize = 20_000;
 
-/// How far the clock of whoever signs may be ahead of ours. A token that has expired is granted nothing.
+/// How far the signer's clock may be ahead of ours (`nbf`). There is no tolerance for `exp`.
 const CLOCK_AHEAD: TimeDelta = TimeDelta::seconds(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BearerError {
     #[error("the token is not accepted: {0}")]
     Refused(&'static str),
-    #[error("no key set was ever had")]
+    #[error("no key set was read yet")]
     NoKeys,
 }
 
-/// Verifies tokens. Cloning it is cheap; the clones share keys and memory.
+/// Verifies tokens. Cloning it is cheap; the clones share keys and cache.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
 
 struct Inner {
     keys: Keys,
     validation: Validation,
-    believed: Cache<[u8; 32], Believed>,
+    verified: Cache<[u8; 32], VerifiedToken>,
     clock: Clock,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Believed {
-    caller: Caller,
+#[derive(Debug, Clone)]
+struct VerifiedToken {
+    bearer: TokenBearer,
     expires: DateTime<Utc>,
 }
 
@@ -61,7 +61,7 @@ impl Verifier {
     #[must_use]
     pub fn new(jwks: JwksSource, issuer: Option<&str>, audience: Option<&str>, clock: Clock) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
-        // Times are judged here, by our clock; the rest of what is required is required by `Claims`.
+        // `judge` checks the times, by our clock. The type `Claims` requires all other claims.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = audience.is_some();
@@ -75,61 +75,61 @@ impl Verifier {
             required.push("aud");
         }
         validation.set_required_spec_claims(&required);
-        let believed = Cache::new(REMEMBERED);
-        Self(Arc::new(Inner { keys: Keys::new(jwks), validation, believed, clock }))
+        let verified = Cache::new(CACHED_TOKENS);
+        Self(Arc::new(Inner { keys: Keys::new(jwks), validation, verified, clock }))
     }
 
-    /// Reads the keys before the first token comes; failing is logged and does no harm.
+    /// Reads the key set before the first token needs it. A failure is logged; the first token tries again.
     pub async fn prefetch(&self) {
         self.0.keys.fetch().await;
     }
 
-    /// Whether a key set was ever had.
+    /// Whether a key set was ever read.
     #[must_use]
     pub fn has_keys(&self) -> bool {
         !self.0.keys.is_empty()
     }
 
-    /// A token that was believed once is believed until it expires.
-    pub async fn verify(&self, token: &str) -> Result<Caller, BearerError> {
+    /// Verifies a token. A token that was verified once is accepted from the cache until it expires.
+    pub async fn verify(&self, token: &str) -> Result<TokenBearer, BearerError> {
         if token.len() > TOKEN_LIMIT {
             return Err(BearerError::Refused("it is too long"));
         }
         let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some(believed) = self.0.believed.get(&digest) {
-            if believed.expires <= self.0.clock.now() {
-                self.0.believed.remove(&digest);
+        if let Some(verified) = self.0.verified.get(&digest) {
+            if verified.expires <= self.0.clock.now() {
+                self.0.verified.remove(&digest);
                 return Err(BearerError::Refused("it has expired"));
             }
-            return Ok(believed.caller);
+            return Ok(verified.bearer);
         }
-        let believed = self.check(token).await?;
-        self.0.believed.insert(digest, believed);
-        Ok(believed.caller)
+        let verified = self.check(token).await?;
+        self.0.verified.insert(digest, verified.clone());
+        Ok(verified.bearer)
     }
 
-    async fn check(&self, token: &str) -> Result<Believed, BearerError> {
+    async fn check(&self, token: &str) -> Result<VerifiedToken, BearerError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| BearerError::Refused("it is no JWT"))?;
         if header.alg != Algorithm::EdDSA {
             return Err(BearerError::Refused("it is not signed with EdDSA"));
         }
         if header.crit.is_some() {
-            // RFC 7515, 4.1.11: what is critical must be understood, and we understand none.
+            // RFC 7515, 4.1.11: a critical header that is not understood makes the token invalid, and we understand none.
             return Err(BearerError::Refused("it has critical headers (crit)"));
         }
         let kid = header.kid.ok_or(BearerError::Refused("it does not name its key (kid)"))?;
         let key = match self.0.keys.find(&kid).await {
-            Found::Key(key) => key,
-            Found::Unknown => return Err(BearerError::Refused("its key is not known")),
-            Found::Nothing => return Err(BearerError::NoKeys),
+            KeyLookup::Key(key) => key,
+            KeyLookup::Unknown => return Err(BearerError::Refused("its key is not known")),
+            KeyLookup::NoKeySet => return Err(BearerError::NoKeys),
         };
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.0.validation)
             .map_err(|error| BearerError::Refused(why(&error)))?
             .claims;
-        self.judge(&claims)
+        self.judge(claims)
     }
 
-    fn judge(&self, claims: &Claims) -> Result<Believed, BearerError> {
+    fn judge(&self, claims: Claims) -> Result<VerifiedToken, BearerError> {
         let now = self.0.clock.now();
         let expires = moment(claims.exp).ok_or(BearerError::Refused("its exp is no time"))?;
         if expires <= now {
@@ -142,14 +142,13 @@ impl Verifier {
             }
         }
         let id = Uuid::try_parse(&claims.sub).map_err(|_| BearerError::Refused("its sub is no uuid"))?;
-        let roles = Roles::known(claims.roles.iter().map(String::as_str));
-        Ok(Believed { caller: Caller { id, roles }, expires })
+        Ok(VerifiedToken { bearer: TokenBearer { id, roles: claims.roles.into() }, expires })
     }
 }
 
-/// The RFC's numeric date may have a fraction.
+/// Converts a numeric date (RFC 7519), which may have a fraction.
 fn moment(seconds: f64) -> Option<DateTime<Utc>> {
-    /// Beyond it the conversion below would not be exact; it is the year 287396.
+    /// The year 287396. The conversion below is exact up to it.
     const FURTHEST: f64 = 9e12;
     if !(0.0..FURTHEST).contains(&seconds) {
         return None;

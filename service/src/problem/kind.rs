@@ -1,10 +1,9 @@
-//! The kinds of problem, and what each is in HTTP.
+//! The kinds of problem, and the HTTP status, `type`, title and advice of each.
 
 use http::StatusCode;
-use utoipa::ToSchema;
 
-/// Deliberately few: a kind is added only when callers must act differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ToSchema)]
+/// What went wrong, as far as a client must act on it. A kind is added only when clients must act differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Malformed,
     Invalid,
@@ -20,15 +19,29 @@ pub enum Kind {
     RateLimited,
     IdempotencyMismatch,
     InProgress,
-    InsufficientStock,
     Timeout,
     Unavailable,
     Overloaded,
     Internal,
+    /// A problem of the program's own domain, which the program declares.
+    Custom(&'static ProblemType),
+}
+
+/// A problem type that a program declares in addition to the kinds of this crate. Give it to
+/// [`pages`](super::pages) too, so that its page is served.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ProblemType {
+    /// The problem's `type`: `/problems/` and the slug.
+    pub uri: &'static str,
+    pub status: StatusCode,
+    pub title: &'static str,
+    /// What a client can do about it.
+    pub advice: &'static str,
 }
 
 impl Kind {
-    pub const ALL: [Self; 19] = [
+    /// The kinds that every program has.
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::Invalid,
         Self::Unauthenticated,
@@ -43,7 +56,6 @@ impl Kind {
         Self::RateLimited,
         Self::IdempotencyMismatch,
         Self::InProgress,
-        Self::InsufficientStock,
         Self::Timeout,
         Self::Unavailable,
         Self::Overloaded,
@@ -59,7 +71,7 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict | Self::InProgress | Self::InsufficientStock => StatusCode::CONFLICT,
+            Self::Conflict | Self::InProgress => StatusCode::CONFLICT,
             Self::VersionMismatch => StatusCode::PRECONDITION_FAILED,
             Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -68,6 +80,7 @@ impl Kind {
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Custom(problem_type) => problem_type.status,
         }
     }
 
@@ -95,11 +108,11 @@ impl Kind {
             Self::RateLimited => "/problems/rate-limited",
             Self::IdempotencyMismatch => "/problems/idempotency-mismatch",
             Self::InProgress => "/problems/in-progress",
-            Self::InsufficientStock => "/problems/insufficient-stock",
             Self::Timeout => "/problems/timeout",
             Self::Unavailable => "/problems/unavailable",
             Self::Overloaded => "/problems/overloaded",
             Self::Internal => "/problems/internal",
+            Self::Custom(problem_type) => problem_type.uri,
         }
     }
 
@@ -120,11 +133,11 @@ impl Kind {
             Self::RateLimited => "Too many requests",
             Self::IdempotencyMismatch => "The idempotency key was used for another request",
             Self::InProgress => "The same request is still running",
-            Self::InsufficientStock => "There is not enough in stock",
             Self::Timeout => "The deadline passed, the outcome is unknown",
             Self::Unavailable => "Not available at the moment",
             Self::Overloaded => "Too busy at the moment",
             Self::Internal => "Something went wrong on our side",
+            Self::Custom(problem_type) => problem_type.title,
         }
     }
 
@@ -162,7 +175,6 @@ impl Kind {
             Self::InProgress => {
                 "A request with this Idempotency-Key has not ended yet. Repeat it a little later to get its answer."
             }
-            Self::InsufficientStock => "Ask for fewer pieces, or wait until there are more.",
             Self::Timeout => {
                 "It may or may not have been done. Read the resource, or repeat the request with the same Idempotency-Key."
             }
@@ -171,6 +183,7 @@ impl Kind {
             }
             Self::Overloaded => "More is asked than can be done. Repeat it after as many seconds as Retry-After says.",
             Self::Internal => "This is our fault, and it is in our logs under the trace id. Repeating the request may help.",
+            Self::Custom(problem_type) => problem_type.advice,
         }
     }
 
@@ -230,13 +243,25 @@ mod tests {
                 ("rate-limited", 429),
                 ("idempotency-mismatch", 422),
                 ("in-progress", 409),
-                ("insufficient-stock", 409),
                 ("timeout", 504),
                 ("unavailable", 503),
                 ("overloaded", 503),
                 ("internal", 500),
             ]
         );
+    }
+
+    #[test]
+    fn a_program_declares_problem_types_of_its_own() {
+        static OUT_OF_PAPER: ProblemType = ProblemType {
+            uri: "/problems/out-of-paper",
+            status: StatusCode::CONFLICT,
+            title: "There is no paper left",
+            advice: "Wait until somebody fills the tray.",
+        };
+        let kind = Kind::Custom(&OUT_OF_PAPER);
+        assert_eq!((kind.slug(), kind.http_status(), kind.title()), ("out-of-paper", StatusCode::CONFLICT, OUT_OF_PAPER.title));
+        assert_eq!((kind.advice(), kind.challenge(), kind.asks_to_retry()), (OUT_OF_PAPER.advice, None, false));
     }
 
     #[test]

@@ -5,20 +5,27 @@ use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
-use super::{Kind, Problem};
+use super::{Kind, Problem, ProblemType};
 
-/// `GET /problems` and `GET /problems/{slug}`, for people who followed a problem's `type`.
-pub fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/problems", get(list)).route("/problems/{slug}", get(page))
+/// `GET /problems` and `GET /problems/{slug}`, for people who followed a problem's `type`. `own` are the problem types that the
+/// program declares itself.
+pub fn pages<S: Clone + Send + Sync + 'static>(own: &'static [&'static ProblemType]) -> Router<S> {
+    Router::new()
+        .route("/problems", get(async move || list(own)))
+        .route("/problems/{slug}", get(async move |Path(slug): Path<String>| page(own, &slug)))
 }
 
-async fn list() -> Html<String> {
-    let items = Kind::ALL.iter().map(|kind| format!("<li><a href=\"{}\">{}</a>: {}</li>", kind.uri(), kind.slug(), kind.title()));
+fn kinds(own: &'static [&'static ProblemType]) -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().chain(own.iter().map(|problem_type| Kind::Custom(problem_type)))
+}
+
+fn list(own: &'static [&'static ProblemType]) -> Html<String> {
+    let items = kinds(own).map(|kind| format!("<li><a href=\"{}\">{}</a>: {}</li>", kind.uri(), kind.slug(), kind.title()));
     Html(document("Problems", &format!("<ul>\n{}\n</ul>", items.collect::<Vec<_>>().join("\n"))))
 }
 
-async fn page(Path(slug): Path<String>) -> Response {
-    match Kind::ALL.iter().find(|kind| kind.slug() == slug) {
+fn page(own: &'static [&'static ProblemType], slug: &str) -> Response {
+    match kinds(own).find(|kind| kind.slug() == slug) {
         Some(kind) => Html(document(
             kind.title(),
             &format!(

@@ -1,34 +1,10 @@
-//! What a believed token says of its bearer.
+//! The roles of the marketplace's users, as tokens name them.
 
 use std::fmt;
 use std::ops::BitOr;
 use std::str::FromStr;
 
-use uuid::Uuid;
-
-use crate::problem::Problem;
-
-/// Who calls, and what they are allowed to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
-    pub id: Uuid,
-    pub roles: Roles,
-}
-
-impl Caller {
-    /// Whether the caller has one of these roles.
-    #[must_use]
-    pub fn is(&self, any_of: Roles) -> bool {
-        self.roles.has_any(any_of)
-    }
-
-    /// Refuses callers who have none of these roles.
-    pub fn require(&self, any_of: Roles) -> Result<(), Problem> {
-        if self.is(any_of) { Ok(()) } else { Err(Problem::forbidden(format!("This needs one of the roles {any_of}"))) }
-    }
-}
-
-/// A set of roles.
+/// A set of roles. A token names each by its lower-case name, such as `seller`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Roles(u8);
 
@@ -42,18 +18,19 @@ impl Roles {
     const NAMES: [(&'static str, Self); 4] =
         [("user", Self::USER), ("seller", Self::SELLER), ("admin", Self::ADMIN), ("service", Self::SERVICE)];
 
-    /// For constants, where `|` cannot be used.
+    /// The union of two sets. A constant can use it; `|` cannot be used there.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
+    /// Whether the two sets have a role in common.
     #[must_use]
     pub const fn has_any(self, of: Self) -> bool {
         self.0 & of.0 != 0
     }
 
-    /// Those of the names that are roles; others are somebody else's and are passed over.
+    /// The roles of these names. A name that is not one of ours is ignored: the token may serve other systems too.
     pub fn known<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().filter_map(|name| name.parse().ok()).fold(Self::NONE, Self::or)
     }
@@ -85,5 +62,26 @@ impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.names().collect();
         f.write_str(&names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_of_other_systems_are_ignored() {
+        let roles = Roles::known(["seller", "janitor", "Admin", ""]);
+        assert_eq!(roles, Roles::SELLER);
+        assert!(roles.has_any(Roles::SELLER | Roles::ADMIN) && !roles.has_any(Roles::ADMIN | Roles::SERVICE | Roles::USER));
+        assert!(!Roles::NONE.has_any(Roles::NONE));
+    }
+
+    #[test]
+    fn names_are_read_and_written_in_one_order() {
+        let roles = Roles::known(["admin", "seller"]);
+        assert_eq!(roles.to_string(), "seller, admin");
+        assert_eq!(Roles::known(roles.names()), roles);
+        assert!("janitor".parse::<Roles>().is_err());
     }
 }

@@ -32,6 +32,7 @@ mod import;
 use std::process::ExitCode;
 
 use service::clock::Clock;
+use service::program::exit_code;
 use service::stdout::tell;
 use service::{ops, settings, telemetry};
 
@@ -40,13 +41,7 @@ use crate::cli::{Cli, Role};
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli: Cli = settings::parse();
-    match run(cli.role).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("command-api: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("command-api", run(cli.role).await)
 }
 
 async fn run(role: Role) -> anyhow::Result<()> {

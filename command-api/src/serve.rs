@@ -5,12 +5,9 @@ use serde_json::json;
 use service::clock::Clock;
 use service::http::HttpMetrics;
 use service::metrics::Errors;
-use service::ops::{self, Check, Ops, Report};
+use service::ops::{Check, Ops, Report};
 use service::postgres;
-use service::run::{self, GRACE, Tasks};
-use service::serve::Drain;
-use service::telemetry;
-use tokio_util::sync::CancellationToken;
+use service::program::Program;
 
 use crate::app::App;
 use crate::cli::Serve;
@@ -23,11 +20,10 @@ use crate::relay::{self, Relay};
 
 /// Telemetry → dependencies → run → drain.
 pub async fn serve(settings: Serve) -> anyhow::Result<()> {
-    let telemetry = telemetry::init("command-api", &settings.log)?;
+    let mut program = Program::start("command-api", &settings.log)?;
     let nats_urls = settings.nats_urls()?;
     let signer = settings.jwt.signing.signer(Clock::System)?;
     let verifier = settings.jwt.verifier(signer.as_ref(), Clock::System)?;
-    let stop = run::stop_on_signal()?;
 
     let mut registry = Registry::with_prefix("listings");
     let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
@@ -54,39 +50,21 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let ready = database.clone();
     let ops = Ops::new(
         registry,
+        &program.lifecycle,
         move || readiness(ready.clone(), seen.clone()),
         move || std::future::ready(json!({ "relay": told.as_ref().map(relay::Status::to_json) })),
     );
-    let lifecycle = ops.lifecycle();
-    lifecycle.follow(&stop);
-    let routes = http::routes(app, verifier, signer.map(|signer| signer.jwks()), http_metrics, lifecycle.clone());
+    program.open_ops(settings.ops.ops_addr, ops).await?;
 
-    let ops_listener = ops::bind(settings.ops.ops_addr).await?;
-    let http_listener = service::serve::bind("HTTP_ADDR", settings.http.http_addr).await?;
-    let mut tasks = Tasks::new();
-    // The relay stops once nothing is committed any more: what the last requests did is still published.
-    let answered = CancellationToken::new();
-    let answering = service::serve::serve(http_listener, routes, lifecycle.clone(), Drain::default(), stop.clone());
-    let all_answered = answered.clone().drop_guard();
-    tasks.spawn("http", async move {
-        let _all_answered = all_answered;
-        answering.await
-    });
+    let routes = http::routes(app, verifier, signer.map(|signer| signer.jwks()), http_metrics, program.lifecycle.clone());
+    let answered = program.serve_http(settings.http.http_addr, routes).await?;
     if let Some(relay) = relay {
-        tasks.spawn("relay", relay::run(relay, answered));
+        // It stops after the last request was answered, so that the events of that request are published too.
+        program.spawn("relay", relay::run(relay, answered));
     }
-    tasks.spawn("idempotency", idempotency::forget_expired(database.single.clone(), stop.clone()));
-    lifecycle.started();
-
-    // The operations port answers until everything else has ended.
-    let last = CancellationToken::new();
-    let ops = tokio::spawn(ops.serve(ops_listener, last.clone()));
-    let ended = run::until_stopped(tasks, stop, GRACE).await;
-    last.cancel();
-    ops.await??;
-    database.close().await;
-    telemetry.shutdown().await;
-    ended
+    program.spawn("idempotency", idempotency::forget_expired(database.single.clone(), program.stop.clone()));
+    program.lifecycle.started();
+    program.until_stopped(database.close()).await
 }
 
 /// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.

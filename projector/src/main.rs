@@ -32,12 +32,9 @@ mod status;
 
 use std::process::ExitCode;
 
-use service::{ops, settings::parse, stdout::tell, telemetry};
+use service::{ops, program::exit_code, settings::parse, stdout::tell, telemetry};
 
 use crate::settings::{Cli, Role};
-
-/// Exit code of what was started and did not succeed; wrong usage is 2.
-const FAILED: u8 = 1;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,11 +48,5 @@ async fn main() -> ExitCode {
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
         Role::Version => tell(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("projector: {error:#}");
-            ExitCode::from(FAILED)
-        }
-    }
+    exit_code("projector", outcome)
 }

@@ -10,10 +10,9 @@ use prometheus_client::registry::Registry;
 use service::{
     clock::Clock,
     metrics::{Pool, register_build_info, register_pools},
-    ops::{self, Ops},
+    ops::Ops,
+    program::Program,
     redis::Redis,
-    run::{GRACE, Tasks, stop_on_signal, until_stopped},
-    telemetry,
 };
 use tokio::{
     task::JoinHandle,
@@ -50,9 +49,9 @@ pub struct Stores {
     pub alias: String,
 }
 
+/// Telemetry → dependencies → run → drain.
 pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
-    let telemetry = telemetry::init("projector", &settings.log)?;
-    let stop = stop_on_signal()?;
+    let mut program = Program::start("projector", &settings.log)?;
     let stores = &settings.stores;
     let db = connections::database(&stores.database)?;
     let jetstream = connections::nats(&stores.nats).await?;
@@ -72,18 +71,14 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
     let ready_around = around.clone();
     let ops = Ops::new(
         registry,
+        &program.lifecycle,
         move || std::future::ready(monitor::readiness(&ready, &ready_around)),
         move || {
             let status = status.clone();
             async move { status.to_json() }
         },
     );
-    let lifecycle = ops.lifecycle();
-    lifecycle.follow(&stop);
-    let listener = ops::bind(settings.ops.ops_addr).await?;
-    // It goes on answering while the feeds finish.
-    let ops_stop = CancellationToken::new();
-    let ops_server = tokio::spawn(ops.serve(listener, ops_stop.clone()));
+    program.open_ops(settings.ops.ops_addr, ops).await?;
 
     let stores = Stores {
         redis: connections::redis(&stores.redis)?,
@@ -91,15 +86,10 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
         alias: stores.opensearch_index.clone(),
         around: around.clone(),
     };
-    let mut tasks = Tasks::new();
-    tasks.spawn("monitor", monitor::watch(feeds.clone(), around, stop.clone()));
-    tasks.spawn("feeds", feed_all(stores, feeds, stop.clone(), move || lifecycle.started()));
-    let outcome = until_stopped(tasks, stop, GRACE).await;
-
-    ops_stop.cancel();
-    let _ = ops_server.await;
-    telemetry.shutdown().await;
-    outcome
+    program.spawn("monitor", monitor::watch(feeds.clone(), around, program.stop.clone()));
+    let lifecycle = program.lifecycle.clone();
+    program.spawn("feeds", feed_all(stores, feeds, program.stop.clone(), move || lifecycle.started()));
+    program.until_stopped(std::future::ready(())).await
 }
 
 async fn feed_all(stores: Stores, feeds: Feeds, stop: CancellationToken, started: impl FnOnce()) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@ use std::process::ExitCode;
 use query_api::serve;
 use query_api::settings::{Role, Settings};
 use service::ops::healthcheck;
+use service::program::exit_code;
 use service::settings;
 use service::stdout::tell;
 
@@ -13,11 +14,5 @@ async fn main() -> ExitCode {
         Role::Healthcheck(ops) => healthcheck(ops.ops_addr).await,
         Role::Version => tell(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("query-api: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("query-api", outcome)
 }

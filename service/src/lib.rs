@@ -17,7 +17,7 @@ pub mod ops;
 pub mod bearer;
 pub mod http;
 pub mod problem;
-pub mod serve;
+mod serve;
 
 // 4. It asks a server that may come and go.
 pub mod basic_auth;
@@ -26,7 +26,8 @@ pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 
-// 5. It is stopped, and ends in order.
+// 5. All of it together: from the start to the stop.
+pub mod program;
 pub mod run;
 
 /// Every request allocates in layers of small futures and frees them on another thread; glibc's allocator spent a fifth of the

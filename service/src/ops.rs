@@ -52,9 +52,11 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// `readiness` asks the program's dependencies, `status` tells whatever only the running process knows.
+    /// `readiness` checks the program's dependencies; `status` shows what only the running process knows. `lifecycle` says whether
+    /// the program is starting, started or draining.
     pub fn new<R, S>(
         registry: Registry,
+        lifecycle: &Lifecycle,
         readiness: impl Fn() -> R + Send + Sync + 'static,
         status: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self
@@ -64,16 +66,10 @@ impl Ops {
     {
         Self {
             registry: Arc::new(registry),
-            lifecycle: Lifecycle::default(),
+            lifecycle: lifecycle.clone(),
             readiness: Arc::new(move || Box::pin(readiness())),
             status: Arc::new(move || Box::pin(status())),
         }
-    }
-
-    /// Says starting until [`Lifecycle::started`] is called, and draining once the program is being stopped.
-    #[must_use]
-    pub fn lifecycle(&self) -> Lifecycle {
-        self.lifecycle.clone()
     }
 
     pub fn router(&self) -> Router {
@@ -86,12 +82,11 @@ impl Ops {
             .with_state(self.clone())
     }
 
-    /// Answers until told to stop. It should be told last: while the program drains, somebody will want to know.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Answers until `stop` is cancelled. Cancel it last: `/ready` and `/metrics` are needed while the program drains.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         if let Err(cut_off) = serve_plainly(listener, self.router(), LAST_ANSWERS_WITHIN, stop).await {
             debug!(error = %cut_off, "The operations port: {cut_off}");
         }
-        Ok(())
     }
 }
 

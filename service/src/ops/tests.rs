@@ -32,9 +32,10 @@ async fn start() -> Running {
         let report = Report::of(vec![check("database", &needs), check("broker", &likes).optional()]);
         std::future::ready(report)
     };
-    let ops = Ops::new(registry, readiness, || std::future::ready(json!({ "held": false })));
+    let lifecycle = Lifecycle::default();
+    let ops = Ops::new(registry, &lifecycle, readiness, || std::future::ready(json!({ "held": false })));
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    let (addr, lifecycle, stop) = (listener.local_addr().unwrap(), ops.lifecycle(), CancellationToken::new());
+    let (addr, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     tokio::spawn(ops.serve(listener, stop.clone()));
     Running { addr, lifecycle, needed, optional, stop }
 }
@@ -78,8 +79,9 @@ async fn ready_follows_the_program_from_start_to_drain() {
 
 #[tokio::test]
 async fn a_report_that_does_not_come_is_unready() {
-    let ops = Ops::new(Registry::default(), std::future::pending, || std::future::ready(Value::Null));
-    ops.lifecycle().started();
+    let lifecycle = Lifecycle::default();
+    let ops = Ops::new(Registry::default(), &lifecycle, std::future::pending, || std::future::ready(Value::Null));
+    lifecycle.started();
     let response = super::ready(State(ops)).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }

@@ -16,6 +16,7 @@ pub mod ops;
 // 3. It answers requests: who calls, what they send, what is wrong with it.
 pub mod bearer;
 pub mod http;
+pub mod json;
 pub mod problem;
 mod serve;
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::json;
+use crate::json;
 use crate::problem::{Fault, Kind, Problem};
 
 /// The content types that a route takes. An entry that begins with `+` is a suffix: `+json` takes `application/ld+json`.

@@ -1,4 +1,4 @@
-//! What every command has at hand.
+//! What every command uses besides its input.
 
 use service::clock::Clock;
 
@@ -10,7 +10,7 @@ use crate::outbox::Wake;
 pub struct App {
     pub database: Database,
     pub clock: Clock,
-    /// Rung after each commit.
+    /// Wakes the relay after each commit.
     pub wake: Wake,
     pub metrics: Metrics,
 }

@@ -1,4 +1,4 @@
-//! What this program counts besides requests: what was done to listings, and how long the database took for it.
+//! The metrics of commands: what was done to listings, and how long the database took for it.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -7,20 +7,7 @@ use sqlx::PgPool;
 
 use crate::database::Database;
 
-/// Transactions that are timed, by what they are for.
-const OPERATIONS: [&str; 9] = [
-    "create_listing",
-    "create_listing_once",
-    "create_batch",
-    "replace_listing",
-    "patch_listing",
-    "change_status",
-    "delete_listing",
-    "set_stock",
-    "record_movement",
-];
-
-/// What of requests counts as a failure of ours.
+/// The kinds of problems that count as errors of this program.
 pub const HTTP_ERRORS: [(&str, &str); 3] = [("http", "internal"), ("http", "unavailable"), ("http", "timeout")];
 
 #[derive(Debug, Clone)]
@@ -32,12 +19,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn register(registry: &mut Registry) -> Self {
+    /// `operations` are the names of the transactions that are timed.
+    pub fn register(registry: &mut Registry, operations: &[&'static str]) -> Self {
         let metrics = Self {
             created: Counter::default(),
             updated: Counter::default(),
             deleted: Counter::default(),
-            queries: Queries::register(registry, &OPERATIONS),
+            queries: Queries::register(registry, operations),
         };
         registry.register("created", "Listings created", metrics.created.clone());
         registry.register("updated", "Changes of listings by their sellers", metrics.updated.clone());

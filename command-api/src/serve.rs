@@ -33,7 +33,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         database: database.clone(),
         clock: Clock::System,
         wake: Wake::default(),
-        metrics: Metrics::register(&mut registry),
+        metrics: Metrics::register(&mut registry, &http::operations()),
     };
     let errors = Errors::register(&mut registry, &metrics::HTTP_ERRORS);
     let http_metrics = HttpMetrics::register(&mut registry).with_errors(errors);

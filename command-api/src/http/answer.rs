@@ -1,48 +1,45 @@
-//! What a command's outcome looks like to a client.
+//! The answer to a client that an outcome becomes.
 
 use axum::response::{IntoResponse, Response};
 use events::stock::StockLevel;
-use events::{ConsistencyToken, Listing, Stock};
+use events::{Listing, Stock};
 use http::header::LOCATION;
 use http::{HeaderName, HeaderValue, StatusCode};
 use service::http::ETag;
 
-use crate::outcome::Done;
+use crate::command::{CommandOutcome, Effect};
 
-/// Sent back to a query, it makes that see what was written.
+/// A query that is sent this token shows what was written.
 const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
-/// The answer was given before: nothing was done for this request.
+/// The command was done before, and this is the answer that it had.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-pub fn created(done: &Done<Listing>) -> Response {
-    let place = format!("/api/v1/listings/{}", done.state.id);
-    (StatusCode::CREATED, [(LOCATION, place)], listing(done)).into_response()
+pub fn created(outcome: &CommandOutcome<Listing>) -> Response {
+    let place = format!("/api/v1/listings/{}", outcome.answer.id);
+    (StatusCode::CREATED, [(LOCATION, place)], listing(outcome)).into_response()
 }
 
-pub fn listing(done: &Done<Listing>) -> Response {
-    let mut response = (ETag::of(done.state.version), axum::Json(&done.state)).into_response();
-    tell(&mut response, &done.token, done.replayed);
-    response
+pub fn listing(outcome: &CommandOutcome<Listing>) -> Response {
+    let body = (ETag::of(outcome.answer.version), axum::Json(&outcome.answer));
+    with_headers(body.into_response(), outcome)
 }
 
-pub fn stock(status: StatusCode, done: &Done<Stock>) -> Response {
-    let mut response = (status, ETag::of(done.state.version), axum::Json(StockLevel::from(&done.state))).into_response();
-    tell(&mut response, &done.token, done.replayed);
-    response
+pub fn stock(status: StatusCode, outcome: &CommandOutcome<Stock>) -> Response {
+    let body = (status, ETag::of(outcome.answer.version), axum::Json(StockLevel::from(&outcome.answer)));
+    with_headers(body.into_response(), outcome)
 }
 
-pub fn gone(token: &ConsistencyToken) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    tell(&mut response, token, false);
-    response
+pub fn deleted(outcome: &CommandOutcome<()>) -> Response {
+    with_headers(StatusCode::NO_CONTENT.into_response(), outcome)
 }
 
-fn tell(response: &mut Response, token: &ConsistencyToken, replayed: bool) {
-    // A token is base64: it always fits.
-    if let Ok(token) = HeaderValue::from_str(&token.encode()) {
+fn with_headers<T>(mut response: Response, outcome: &CommandOutcome<T>) -> Response {
+    // A token is base64: it is always a valid header value.
+    if let Ok(token) = HeaderValue::from_str(&outcome.token.encode()) {
         response.headers_mut().insert(CONSISTENCY_TOKEN, token);
     }
-    if replayed {
+    if outcome.effect == Effect::Replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("?1"));
     }
+    response
 }

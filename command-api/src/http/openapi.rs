@@ -1,25 +1,34 @@
-//! The OpenAPI document, made from the handlers, and a page to browse it.
+//! The OpenAPI document, which is made from the handlers, and a page to browse it.
 
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{OpenApi, SecurityRequirement};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::Noun;
+
 #[derive(utoipa::OpenApi)]
-#[openapi(
-    info(title = "Listings: commands", description = "The write side of the marketplace.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
-    tags((name = "listings", description = "What sellers offer"), (name = "inventory", description = "How many pieces there are"))
-)]
+#[openapi(info(
+    title = "Listings: commands",
+    description = "The write side of the marketplace.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
 struct Document;
 
-/// What stands before the routes: title, and that all of them need a token.
-pub fn preamble() -> OpenApi {
+/// The name of the security scheme. It is the same in the document of query-api.
+const SCHEME: &str = "bearer";
+
+/// The document without routes: title, tags of the nouns, and that all routes need a token.
+pub fn preamble(nouns: &[Noun]) -> OpenApi {
     let mut document = Document::openapi();
+    let tag = |noun: &Noun| TagBuilder::new().name(noun.tag).description(Some(noun.description)).build();
+    document.tags = Some(nouns.iter().map(tag).collect());
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-    document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
-    document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    document.components.get_or_insert_default().add_security_scheme(SCHEME, SecurityScheme::Http(bearer));
+    document.security = Some(vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
     document
 }
 

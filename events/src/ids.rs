@@ -1,4 +1,4 @@
-//! Ids of what the marketplace keeps. New ones are UUIDv7; ids that come from outside may be any version.
+//! Ids of aggregates and events. Ids made here are UUIDv7; an id in a request may be a UUID of any version.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

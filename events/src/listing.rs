@@ -44,7 +44,7 @@ pub struct Listing {
     pub published_at: Option<Timestamp>,
 }
 
-/// Where a listing stands in its life.
+/// Status of a listing in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -67,7 +67,7 @@ pub enum Visibility {
     Private,
 }
 
-/// What state the goods are in.
+/// Condition of the goods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -137,15 +137,15 @@ pub struct Point {
     pub lon: f64,
 }
 
-/// Degrees as they are compared and computed with: to a billionth, a tenth of a millimetre on the ground. Of anything finer
-/// databases make numbers that they cannot square.
+/// Rounds degrees to a billionth, a tenth of a millimetre on the ground. Stores compute with squares of coordinates, and the square
+/// of a smaller number underflows.
 #[must_use]
 pub fn degrees(degrees: f64) -> f64 {
     const PER_DEGREE: f64 = 1e9;
     (degrees * PER_DEGREE).round() / PER_DEGREE
 }
 
-/// A picture. Its place in the array is its `position`; the first is `primary`.
+/// A picture. Its index in the array is its `position`; the first one is `primary`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
     pub id: ImageId,
@@ -160,7 +160,7 @@ pub struct Image {
     pub alt: Option<String>,
 }
 
-/// One of the forms that a listing is sold in: a size, a colour. A plain listing has exactly one.
+/// A variant of a listing, such as a size or a colour. A plain listing has exactly one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Variant {
     pub id: VariantId,
@@ -172,29 +172,29 @@ pub struct Variant {
     pub available: bool,
 }
 
-/// What can happen to a listing.
+/// A change of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum ListingChange {
-    /// It was made, as a draft or at once for sale.
+    /// The listing was created, as a draft or for sale.
     #[serde(rename = "listing.created.v1")]
     Created {},
-    /// These fields were changed by its seller.
+    /// The seller changed these fields.
     #[serde(rename = "listing.updated.v1")]
     Updated { fields: Vec<String> },
-    /// It went on sale.
+    /// The listing went on sale.
     #[serde(rename = "listing.published.v1")]
     Published {},
-    /// It was taken off for a while.
+    /// The listing was taken off sale; it can be published again.
     #[serde(rename = "listing.paused.v1")]
     Paused {},
-    /// It was taken off for good.
+    /// The listing was taken off sale for good.
     #[serde(rename = "listing.archived.v1")]
     Archived {},
-    /// It is gone; the id never comes back.
+    /// The listing was deleted. Its id is never used again.
     #[serde(rename = "listing.deleted.v1")]
     Deleted {},
-    /// The stock of one variant went from or to zero.
+    /// The available stock of one variant went from or to zero.
     #[serde(rename = "listing.availability_changed.v1")]
     AvailabilityChanged { variant_id: VariantId, available: bool },
 }

@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-/// Amounts stay below this (10^12), so that every store can hold them exactly.
+/// Upper bound of amounts, exclusive: 10^12. Every store holds amounts below it exactly.
 pub const AMOUNT_LIMIT: Decimal = Decimal::from_parts(3_567_587_328, 232, 0, false, 0);
 
 /// Active currencies of ISO 4217 whose minor unit has two digits.
@@ -20,10 +20,10 @@ const TWO_DIGITS: &[&str] = &[
     "STN", "SVC", "SYP", "SZL", "THB", "TJS", "TMT", "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "USD", "UYU", "UZS", "VED", "VES",
     "WST", "XCD", "XCG", "YER", "ZAR", "ZMW", "ZWG",
 ];
-/// Those without a minor unit.
+/// Active currencies of ISO 4217 without a minor unit.
 const NO_DIGITS: &[&str] =
     &["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"];
-/// Those with three digits.
+/// Active currencies of ISO 4217 whose minor unit has three digits.
 const THREE_DIGITS: &[&str] = &["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"];
 
 /// An active currency of ISO 4217, such as `RSD`.
@@ -94,7 +94,6 @@ pub struct Money {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct MoneyOnTheWire {
     amount: String,
     currency: Currency,

@@ -6,19 +6,20 @@ use uuid::Uuid;
 
 use crate::{Aggregate, AggregateKey, AggregateKind, Change, ListingId, Timestamp, UserId, VariantId, aggregate::Description};
 
-/// More pieces than this are a mistake, in `on_hand` and in one movement.
+/// Largest number of pieces in `on_hand` and in one movement. A larger number is a typing mistake, so it is refused.
 pub const PIECES_LIMIT: i64 = 1_000_000_000;
 
 /// The whole state of a variant's stock, as events carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stock {
     pub variant_id: VariantId,
-    /// Whose variant it is. A projection may take nothing from another aggregate, so it stands here (PROTOCOL W9).
+    /// The listing that the variant belongs to. It is repeated here because a projection takes no field from another aggregate
+    /// (PROTOCOL W9).
     pub listing_id: ListingId,
     pub seller_id: UserId,
-    /// Pieces on the shelf, the reserved ones included.
+    /// Pieces in stock, reserved ones included.
     pub on_hand: i64,
-    /// Pieces held for buyers.
+    /// Pieces reserved for buyers.
     pub reserved: i64,
     /// At or below this many available pieces the stock counts as low.
     pub low_stock_threshold: Option<i64>,
@@ -28,7 +29,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// How many can be bought now. Never negative.
+    /// Pieces that can be bought now. Never negative.
     #[must_use]
     pub fn available(&self) -> i64 {
         self.on_hand - self.reserved
@@ -62,14 +63,14 @@ impl From<&Stock> for StockLevel {
     }
 }
 
-/// What can happen to a stock.
+/// A change of a stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum StockChange {
-    /// The variant was made, with this many pieces.
+    /// The variant was created, with this many pieces.
     #[serde(rename = "stock.opened.v1")]
     Opened { on_hand: i64 },
-    /// It was counted, or its threshold set. What is absent stayed as it was.
+    /// The stock was set to a count, or its threshold was set. An absent field did not change.
     #[serde(rename = "stock.set.v1")]
     Set {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +80,7 @@ pub enum StockChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Pieces came, went, or were corrected.
+    /// Pieces were added, removed or corrected.
     #[serde(rename = "stock.moved.v1")]
     Moved {
         movement: Movement,
@@ -89,7 +90,7 @@ pub enum StockChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reference: Option<String>,
     },
-    /// Its variant or listing is gone.
+    /// The variant or its listing was deleted.
     #[serde(rename = "stock.removed.v1")]
     Removed {},
 }
@@ -131,12 +132,12 @@ impl Change for StockChange {
     }
 }
 
-/// Which way pieces moved.
+/// Direction of a movement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Movement {
     In,
     Out,
-    /// The only one whose quantity may be negative.
+    /// A correction. The only movement whose quantity may be negative.
     Adjustment,
 }

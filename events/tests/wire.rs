@@ -212,7 +212,10 @@ fn an_event_says_whether_a_user_or_a_system_task_caused_it() {
 fn what_a_newer_program_adds_does_not_hide_the_state() {
     let mut recorded = of_listing(&ListingChange::Published {}, Some(&listing()));
     let mut body: Value = serde_json::from_slice(&recorded.body).unwrap();
-    body["state"]["shelf"] = "B7".into();
+    // In every object of the state, and in the state itself.
+    for object in ["", "/price", "/attributes/0", "/location", "/location/point", "/images/0", "/variants/0"] {
+        body["state"].pointer_mut(object).unwrap()["added"] = "B7".into();
+    }
     body["change"]["why"] = "sale".into();
     body["added"] = 1.into();
     recorded.body = body.to_string().into();

@@ -1,15 +1,14 @@
 //! Whether every store tells the same story: the check at the end of each scenario.
 
 mod catalogue;
+mod contents;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
-use events::stock::StockLevel;
-use events::{Aggregate as _, AggregateKey, Listing, Stock};
+use events::{AGGREGATES, AggregateKey};
 use serde_json::Value;
 use uuid::Uuid;
-use views::listing_search;
 
 use crate::marketplace::Marketplace;
 use crate::stores::{Held, JournalEntry, StreamMessage};
@@ -47,8 +46,7 @@ impl Marketplace {
             });
         }
         self.check_stream(&histories, &mut faults).await?;
-        self.check_write_side(&histories, &mut faults).await?;
-        self.check_read_models(&histories, &mut faults).await?;
+        self.check_stores(&histories, &mut faults).await?;
         anyhow::ensure!(faults.0.is_empty(), "the stores disagree:\n{}", faults.0.join("\n"));
         Ok(())
     }
@@ -77,67 +75,34 @@ impl Marketplace {
         Ok(())
     }
 
-    async fn check_write_side(
+    /// Compares every store of every kind of aggregate with the end of each history.
+    async fn check_stores(
         &self,
         histories: &BTreeMap<AggregateKey, Vec<&JournalEntry>>,
         faults: &mut Faults,
     ) -> anyhow::Result<()> {
-        for (id, version, state, deleted) in self.states().await? {
-            let key = AggregateKey::listing(id);
-            let last = histories.get(&key).and_then(|history| history.last());
-            let last = last.with_context(|| format!("{key} has no event"))?;
-            faults.check(i64::try_from(last.version).is_ok_and(|last| last == version), || {
-                format!("command.listings holds v{version} of {key}, the journal ends with v{}", last.version)
-            });
-            faults
-                .check(deleted == last.body["state"].is_null(), || format!("{key} is deleted in one of table and journal only"));
-            faults.check(deleted || last.body["state"] == state, || {
-                format!("command.listings holds {state} of {key}, not {}", last.body)
-            });
+        let dead_letters = self.dead_letters().await?;
+        let excused: BTreeSet<(String, Uuid)> = dead_letters.iter().filter_map(|letter| excused(&letter.subject)).collect();
+        for kind in AGGREGATES {
+            let ids: Vec<Uuid> = histories.keys().filter(|key| key.kind == kind).map(|key| key.id).collect();
+            for store in self.contents(kind, &ids).await? {
+                for id in &ids {
+                    let key = AggregateKey { kind, id: *id };
+                    let due = (store.shows)(last(&histories[&key])?)?;
+                    let held = store.held.get(id);
+                    let lacks = store.is_cache && held.is_none();
+                    let excused = excused.contains(&(store.name.to_owned(), *id));
+                    faults.check(lacks || excused || held == Some(&due), || {
+                        format!("{} holds {held:?} of {key}, by the journal it is {due:?}", store.name)
+                    });
+                }
+                for id in store.held.keys().filter(|id| store.is_write_side && !ids.contains(id)) {
+                    faults.check(false, || format!("{} holds {kind} {id}, which has no event", store.name));
+                }
+            }
         }
-        let stocks = self.stocked().await?;
-        for (key, history) in histories.iter().filter(|(key, _)| key.kind == Stock::KIND) {
-            let (held, due) = (stocks.get(&key.id), last(history)?);
-            faults.check(held == Some(&due), || format!("command.stock holds {held:?} of {key}, the journal ends with {due:?}"));
-        }
-        Ok(())
-    }
-
-    async fn check_read_models(
-        &self,
-        histories: &BTreeMap<AggregateKey, Vec<&JournalEntry>>,
-        faults: &mut Faults,
-    ) -> anyhow::Result<()> {
-        let letters = self.dead_letters().await?;
-        let excused: BTreeSet<(String, Uuid)> = letters.iter().filter_map(|letter| excused(&letter.subject)).collect();
-        let listings: Vec<Uuid> = histories.keys().filter(|key| key.kind == Listing::KIND).map(|key| key.id).collect();
         for (id, odd) in self.odd_columns().await? {
             faults.check(false, || format!("listing_catalog holds of {id} {odd}"));
-        }
-        let (documents, catalogue, levels) =
-            (self.documents(&listings).await?, self.catalogue().await?, self.stock_levels().await?);
-
-        for (key, history) in histories {
-            let due = last(history)?;
-            let mut compare = |projection: &str, held: Option<&Held>, due: &Held| {
-                let excused = excused.contains(&(projection.to_owned(), key.id));
-                faults.check(excused || held == Some(due), || {
-                    format!("{projection} holds {held:?} of {key}, by the journal it is {due:?}")
-                });
-            };
-            if key.kind == Listing::KIND {
-                compare(listing_search::NAME, documents.get(&key.id), &due);
-                compare("listing_catalog", catalogue.get(&key.id), &due);
-                if let Some(page) = self.page(key.id).await? {
-                    compare("listing_page", Some(&page), &due);
-                }
-            }
-            if key.kind == Stock::KIND {
-                compare("stock_levels", levels.get(&key.id), &due);
-                if let Some(page) = self.cached_stock(key.id).await? {
-                    compare("listing_page", Some(&page), &Held { version: due.version, state: shown(due.state)? });
-                }
-            }
         }
         Ok(())
     }
@@ -147,13 +112,6 @@ impl Marketplace {
 fn last(history: &[&JournalEntry]) -> anyhow::Result<Held> {
     let last = history.last().context("an empty history")?;
     Ok(Held { version: last.version, state: Some(last.body["state"].clone()).filter(|state| !state.is_null()) })
-}
-
-/// A stock as clients see it.
-fn shown(stock: Option<Value>) -> anyhow::Result<Option<Value>> {
-    let Some(stock) = stock else { return Ok(None) };
-    let stock: Stock = serde_json::from_value(stock)?;
-    Ok(Some(serde_json::to_value(StockLevel::from(&stock))?))
 }
 
 /// Projection and aggregate of a dead letter: `listings.dlq.<projection>.<class>.<aggregate>.<id>`.

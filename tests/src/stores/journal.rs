@@ -40,14 +40,13 @@ impl Marketplace {
         rows.into_iter().map(entry).collect()
     }
 
-    /// The state of each listing as the write side has it, with its version.
-    pub(crate) async fn states(&self) -> anyhow::Result<Vec<(Uuid, i64, Value, bool)>> {
-        let select = "select id, version, state, deleted_at is not null from command.listings";
-        Ok(sqlx::query_as(select).fetch_all(&self.postgres.pool).await?)
+    /// The rows of `command.listings`, deleted ones too.
+    pub(crate) async fn listing_rows(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        self.rows("select id, version, deleted_at is not null, state from command.listings").await
     }
 
-    /// The stocks as the write side has them.
-    pub(crate) async fn stocked(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+    /// The rows of `command.stock`, removed ones too.
+    pub(crate) async fn stock_rows(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
         self.stocks("select variant_id, version, removed_at is not null, to_jsonb(s) from command.stock s").await
     }
 }

@@ -67,7 +67,7 @@ impl Marketplace {
         Ok(stocks)
     }
 
-    async fn rows(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+    pub(crate) async fn rows(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {
         let rows: Vec<(Uuid, i64, bool, Option<Value>)> = sqlx::query_as(select).fetch_all(&self.postgres.pool).await?;
         let held = |(id, version, gone, state): (Uuid, i64, bool, Option<Value>)| {
             let state = state.filter(|_| !gone);

@@ -109,6 +109,25 @@ names! {
     Condition { New = "new", Used = "used", Refurbished = "refurbished" }
 }
 
+impl Listing {
+    /// Whether everyone who has its id may see it. Otherwise only its seller and admins may.
+    #[must_use]
+    pub fn is_shown_to_everyone(&self) -> bool {
+        self.visibility.shows_to_everyone(self.status)
+    }
+}
+
+impl Visibility {
+    /// Whether everyone who has the id of a listing of this visibility and `status` may see it.
+    #[must_use]
+    pub fn shows_to_everyone(self, status: Status) -> bool {
+        match status {
+            Status::Active | Status::Sold => self != Self::Private,
+            Status::Draft | Status::Paused | Status::Archived => false,
+        }
+    }
+}
+
 /// One property of the goods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attribute {

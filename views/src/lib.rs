@@ -1,15 +1,15 @@
 //! What is stored of each read model, once, for its writer (projector) and its reader (query-api). No I/O.
 
-// Show one listing, and its stock.
+// One listing and its stock.
 pub mod listing_page;
 
-// A seller's own listings; search when OpenSearch is away.
+// A seller's own listings; searches while OpenSearch is unavailable.
 pub mod listing_catalog;
 
-// How many are left.
+// How many pieces are left.
 pub mod stock_levels;
 
-// Find listings.
+// Searches.
 pub mod listing_search;
 
 // Which generation of each of them is served.

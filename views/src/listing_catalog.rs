@@ -1,7 +1,8 @@
-//! A seller's own listings, drafts too; and search when OpenSearch is away: Postgres `projection.listings`.
+//! `listing_catalog` answers: which listings does a seller have, drafts too? And it answers searches while OpenSearch is
+//! unavailable. Stored in Postgres, `projection.listings`.
 //!
-//! Whatever a command accepted fits: what goes into an index or a tsvector is cut here, because Postgres refuses a whole row
-//! (SQLSTATE 54000) for one long value, and the listing would become poison.
+//! Every listing that a command accepted fits: values that go into an index or a tsvector are truncated here, because Postgres
+//! rejects the whole row (SQLSTATE 54000) for one long value, and the event would be poison.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +15,16 @@ use uuid::Uuid;
 
 /// A btree entry holds about 2.7 kB; a title of 300 characters always fits.
 const INDEXED_TITLE_MAX: usize = 2_000;
-/// Longer categories, tags and attribute values are shown, but not filtered by; in characters, as in the search index.
+/// Longest category, tag or attribute value that can be filtered by, in characters. Longer ones are only shown. The search index has
+/// the same limit.
 pub const FILTERABLE_MAX: usize = 512;
-/// A tsvector holds 1 MiB, and the parser makes up to four times the text out of hyphens, addresses and positions. In bytes.
+/// In bytes. A tsvector holds 1 MiB, and hyphens, addresses and positions make it up to four times as long as the text.
 const KEYWORDS_MAX: usize = 96 * 1024;
 /// Holds every description of 20 000 characters in any script after folding, in bytes.
 const DESCRIPTION_MAX: usize = 96 * 1024;
 
-/// A row of `projection.listings`. A deleted listing stays as a tombstone (all else null), so that an old event cannot bring
-/// it back.
+/// A row of `projection.listings`. A deleted listing leaves a tombstone (all other columns null), so that an older event cannot
+/// bring it back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     pub id: Uuid,
@@ -45,13 +47,13 @@ pub struct Row {
     pub lat: Option<f64>,
     pub lon: Option<f64>,
     pub created_at: Option<DateTime<Utc>>,
-    /// What is found by words, already folded.
+    /// The text to search in, folded.
     pub search: Option<SearchText>,
     /// The listing as the API shows it, as JSON text.
     pub listing: Option<String>,
 }
 
-/// Folded text for `to_tsvector('simple', …)`, most telling first: weights A, B and D.
+/// Folded text for `to_tsvector('simple', …)`, with weights A, B and D in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SearchText {
     pub title: String,
@@ -61,7 +63,7 @@ pub struct SearchText {
 }
 
 impl Row {
-    /// The row of a listing that is there.
+    /// The row of a listing that exists.
     ///
     /// # Errors
     /// Never for a listing that was decoded from an event.
@@ -75,7 +77,7 @@ impl Row {
             status: Some(listing.status.as_str()),
             visibility: Some(listing.visibility.as_str()),
             title: Some(cut(&listing.title, INDEXED_TITLE_MAX).to_owned()),
-            categories: Some(listing.category.as_deref().map(category_levels).unwrap_or_default()),
+            categories: Some(listing.category.iter().flat_map(|path| category_levels(path)).map(str::to_owned).collect()),
             brand: listing.brand.clone(),
             condition: Some(listing.condition.as_str()),
             tags: Some(listing.tags.iter().filter(|tag| is_filterable(tag)).cloned().collect()),
@@ -91,7 +93,7 @@ impl Row {
         })
     }
 
-    /// The row of a listing that is gone.
+    /// The row of a deleted listing.
     #[must_use]
     pub fn tombstone(id: ListingId, version: u64) -> Self {
         Self {
@@ -121,7 +123,7 @@ impl Row {
 
 impl SearchText {
     fn of(listing: &Listing) -> Self {
-        // As a path the category would be one word.
+        // With slashes the parser would take the category as one word.
         let category = listing.category.as_ref().map(|path| path.replace('/', " "));
         let keywords = listing
             .brand
@@ -152,15 +154,15 @@ pub fn is_filterable(value: &str) -> bool {
     value.chars().nth(FILTERABLE_MAX).is_none()
 }
 
-/// Every level of a category path, the shortest first.
-#[must_use]
-pub fn category_levels(path: &str) -> Vec<String> {
+/// Every level of a category path that can be filtered by, the shortest first: `a/b/c` is in `a`, `a/b` and `a/b/c`. The search
+/// index uses it too.
+pub fn category_levels(path: &str) -> impl Iterator<Item = &str> {
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| &path[..end]).filter(|level| !level.is_empty() && is_filterable(level)).map(str::to_owned).collect()
+    ends.map(|end| &path[..end]).filter(|level| !level.is_empty() && is_filterable(level))
 }
 
-/// An attribute's name as it is stored and asked for: in small letters, each for itself, as the index does it. `str::to_lowercase` also
-/// looks at what stands beside it (`ΣΑΣ` has two different sigmas), and makes two letters of `İ`.
+/// An attribute's name as it is stored and filtered by: each character in lower case, as the search index does it. `str::to_lowercase`
+/// differs: it depends on neighbouring characters (`ΣΑΣ` has two different sigmas), and turns `İ` into two characters.
 #[must_use]
 pub fn attribute_name(name: &str) -> String {
     name.chars().filter_map(|letter| letter.to_lowercase().next()).collect()
@@ -174,8 +176,8 @@ fn attributes(listing: &Listing) -> Value {
     by_name.into_iter().collect()
 }
 
-/// One form for words that are the same to a reader: lower case, without accents, Cyrillic as Latin (љубав, ljubav). Writer
-/// and reader fold alike, so that a query finds what was stored.
+/// Folds text so that different spellings of a word match: lower case, without accents, Cyrillic as Latin (љубав, ljubav). Stored
+/// text and queries are folded by this same function.
 #[must_use]
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
@@ -257,9 +259,12 @@ mod tests {
 
     #[test]
     fn a_category_stands_for_each_of_its_levels() {
-        assert_eq!(category_levels("a/b/c"), ["a", "a/b", "a/b/c"]);
-        assert_eq!(category_levels("a"), ["a"]);
-        assert!(category_levels("").is_empty());
+        let levels = |path| category_levels(path).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(levels("electronics/audio/headphones"), ["electronics", "electronics/audio", "electronics/audio/headphones"]);
+        assert_eq!(levels("a"), ["a"]);
+        assert!(levels("").is_empty());
+        let long = "x".repeat(FILTERABLE_MAX);
+        assert_eq!(levels(&format!("a/{long}")), ["a"], "a level that cannot be filtered by is left out");
     }
 
     #[test]

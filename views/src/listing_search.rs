@@ -1,8 +1,8 @@
 //! `listing_search` answers: which listings match these words, filters, places and prices? Kept in OpenSearch.
 //!
 //! One document per listing: the listing as the API shows it, and a few fields derived from it. A document is written with
-//! the aggregate's version as its external version, so an older event never replaces a newer one; a listing that is gone
-//! stays as a tombstone, because OpenSearch forgets the version of a deleted document after a minute.
+//! the aggregate's version as its external version, so an older event never replaces a newer one. A deleted listing leaves a
+//! tombstone, because OpenSearch forgets the version of a deleted document after a minute.
 
 mod analysis;
 mod bulk;
@@ -18,7 +18,7 @@ pub const NAME: &str = "listing_search";
 
 /// The fields of a document that queries name. The rest of the mapping is reached through these.
 pub mod field {
-    /// Whether this is the tombstone of a listing that is gone.
+    /// Whether this is the tombstone of a deleted listing.
     pub const DELETED: &str = "deleted";
     pub const ID: &str = "id";
     pub const VERSION: &str = "version";
@@ -27,7 +27,7 @@ pub mod field {
     pub const SELLER: &str = "seller_id";
     pub const TITLE: &str = "title";
     pub const DESCRIPTION: &str = "description";
-    /// The brand's words; [`BRAND_WHOLE`] is the brand as it is written.
+    /// The words of the brand; [`BRAND_WHOLE`] is the brand as one term.
     pub const BRAND: &str = "brand";
     pub const BRAND_WHOLE: &str = "brand.whole";
     /// Every level of the category: `electronics`, `electronics/audio`, …
@@ -47,7 +47,7 @@ pub mod field {
     pub const ATTRIBUTES: &str = "attributes";
     pub const ATTRIBUTE_NAME: &str = "attributes.name";
     pub const ATTRIBUTE_VALUE: &str = "attributes.value";
-    /// All words of a listing, attribute values included.
+    /// All words of a listing, including attribute values.
     pub const ALL: &str = "all";
     /// Two neighbouring words glued together: `power bank` as `powerbank`.
     pub const ALL_PAIRS: &str = "all.pairs";

@@ -1,10 +1,12 @@
-//! How many are left, and what is low: Postgres `projection.stock_levels`, one row per variant.
+//! `stock_levels` answers: how many pieces are left, and of what are few left? Stored in Postgres, `projection.stock_levels`, one
+//! row per variant.
 
 use chrono::{DateTime, Utc};
 use events::{ListingId, Stock, UserId, VariantId, stock::StockLevel};
 use uuid::Uuid;
 
-/// A row of `projection.stock_levels`. A removed stock stays as a tombstone, so that an old event cannot bring it back.
+/// A row of `projection.stock_levels`. A removed stock leaves a tombstone, so that an older event cannot
+/// bring it back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub variant_id: Uuid,
@@ -19,7 +21,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row of a stock that is there.
+    /// The row of a stock that exists.
     #[must_use]
     pub fn of(stock: &Stock) -> Self {
         Self {
@@ -35,7 +37,7 @@ impl Row {
         }
     }
 
-    /// The row of a stock that is gone.
+    /// The row of a removed stock.
     #[must_use]
     pub fn tombstone(id: VariantId, version: u64) -> Self {
         Self {
@@ -51,7 +53,7 @@ impl Row {
         }
     }
 
-    /// The stock as its reader needs it; `None` for a tombstone.
+    /// The stock of this row; `None` for a tombstone.
     #[must_use]
     pub fn stock(&self) -> Option<Stock> {
         Some(Stock {

@@ -1,4 +1,4 @@
-//! How text becomes terms. What each choice is worth was measured; `docs/` and the relevance tests keep the numbers.
+//! How text becomes terms. The effect of each choice was measured: see `docs/SEARCH.md` and the relevance tests.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use super::analyzer;
 /// Units that people write both glued to their number and apart from it.
 const UNITS: &str = "gb|tb|mb|kb|gbit|mbit|mah|wh|kwh|kw|w|kv|v|khz|mhz|ghz|hz|mm|cm|dm|m|km|inch|in|ft|kg|mg|g|lb|oz|ml|cl|l|mp|px|dpi|rpm|ppm|db|va|fps";
 
-/// A term longer than this is cut off from fields that hold a text as one term (Lucene refuses terms above 32766 bytes).
+/// Longest term of fields that index a text as one term; longer ones are not indexed (Lucene rejects terms above 32766 bytes).
 const LONGEST_WHOLE: u32 = 200;
 
-/// Analyzers, normalizers and what they are made of.
+/// Analyzers, normalizers and their filters.
 pub(super) fn analysis() -> Value {
     json!({
         "char_filter": {
@@ -33,7 +33,7 @@ pub(super) fn analysis() -> Value {
                 "output_unigrams": false, "token_separator": "",
             },
             "code_letters": {"type": "pattern_replace", "pattern": "[^a-z0-9]", "replacement": ""},
-            // What is neither a letter with a digit, in three characters, nor four digits is no code.
+            // A code has a letter, a digit and at least three characters, or is at least four digits.
             "code_or_nothing": {
                 "type": "pattern_replace",
                 "pattern": "^(?!(?=.*[a-z])(?=.*[0-9]).{3,}$|[0-9]{4,}$).*$", "replacement": "",
@@ -54,7 +54,7 @@ pub(super) fn analysis() -> Value {
                 "type": "custom", "char_filter": ["glue_units"], "tokenizer": "whitespace",
                 "filter": ["lowercase", "asciifolding", "code_letters", "code_or_nothing", "not_empty"],
             },
-            // The normalization folds both scripts into one bald Latin form before the stemmer, which knows that form.
+            // The normalization folds both scripts into Latin without accents, which is what the stemmer expects.
             analyzer::SERBIAN: {
                 "type": "custom", "tokenizer": "standard",
                 "filter": ["lowercase", "serbian_normalization", "serbian_stems"],

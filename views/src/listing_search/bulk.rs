@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::document;
 
-/// Only a newer version replaces what is held.
+/// Only a newer version replaces the stored document.
 const NEWER: &str = "external";
 
 #[derive(Serialize)]
@@ -24,13 +24,13 @@ struct Target<'a> {
     version_type: &'static str,
 }
 
-/// Appends the writing of a listing to a `_bulk` body.
+/// Appends a listing's document to a `_bulk` body.
 pub fn put(bulk: &mut Vec<u8>, index: &str, listing: &Listing) -> Result<(), serde_json::Error> {
     put_action(bulk, index, listing.id, listing.version)?;
     put_line(bulk, &document::document(listing)?)
 }
 
-/// Appends the burying of a listing to a `_bulk` body.
+/// Appends a listing's tombstone to a `_bulk` body.
 pub fn put_tombstone(bulk: &mut Vec<u8>, index: &str, id: ListingId, version: u64) -> Result<(), serde_json::Error> {
     put_action(bulk, index, id, version)?;
     put_line(bulk, &document::tombstone(id, version)?)

@@ -1,4 +1,4 @@
-//! The document of one listing, straight to bytes, and back.
+//! The document of one listing: encoding it, and reading the listing out of it.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,9 @@ use events::{Listing, ListingId};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
-/// The derived fields come first, then the listing's own beginning with `id`: [`listing_json`] cuts between them.
+use crate::listing_catalog::category_levels;
+
+/// The document. The derived fields come first, then the listing's own beginning with `id`: [`listing_json`] cuts between them.
 #[derive(Serialize)]
 struct Document<'a> {
     deleted: bool,
@@ -17,7 +19,7 @@ struct Document<'a> {
     listing: &'a Listing,
 }
 
-/// What stays of a listing that is gone.
+/// The document of a deleted listing.
 #[derive(Serialize)]
 struct Tombstone {
     deleted: bool,
@@ -27,7 +29,7 @@ struct Tombstone {
 
 /// Names of the fields that are not the listing's own.
 const DERIVED: [&str; 3] = ["deleted", "categories", "type"];
-/// Where the listing begins. Quotes inside of a JSON string are escaped, so no value can look like this.
+/// The beginning of the listing. Quotes inside a JSON string are escaped, so no value can contain it.
 const LISTING_BEGINS: &str = r#","id":""#;
 
 /// The document of a listing.
@@ -38,13 +40,13 @@ pub fn document(listing: &Listing) -> Result<Vec<u8>, serde_json::Error> {
     let category = listing.category.as_deref();
     serde_json::to_vec(&Document {
         deleted: false,
-        categories: category.map(levels).unwrap_or_default(),
+        categories: category.into_iter().flat_map(category_levels).collect(),
         product_type: category.and_then(|path| path.rsplit('/').next()),
         listing,
     })
 }
 
-/// The document that keeps a listing from coming back.
+/// The document of a deleted listing, which keeps an older event from bringing it back.
 ///
 /// # Errors
 /// Never: it has three plain fields.
@@ -52,12 +54,7 @@ pub fn tombstone(id: ListingId, version: u64) -> Result<Vec<u8>, serde_json::Err
     serde_json::to_vec(&Tombstone { deleted: true, id, version })
 }
 
-/// Every level of a category path: `a/b/c` is in `a`, `a/b` and `a/b/c`.
-fn levels(path: &str) -> Vec<&str> {
-    path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]).filter(|level| !level.is_empty()).collect()
-}
-
-/// The listing inside of a document's `_source`, as the API shows it. Does not parse a document that we wrote.
+/// The listing in a document's `_source`, as the API shows it. A document that [`document`] wrote is not parsed.
 ///
 /// # Errors
 /// When the source is no JSON object.
@@ -66,7 +63,7 @@ pub fn listing_json(source: &RawValue) -> Result<Cow<'_, str>, serde_json::Error
     if let Some(begin) = text.find(LISTING_BEGINS).filter(|_| text.starts_with(r#"{"deleted":"#)) {
         return Ok(Cow::Owned(format!("{{{}", &text[begin + 1..])));
     }
-    // Somebody else's bytes: slower, but the same listing.
+    // Not written by `document`: slower, but the same listing.
     let mut document: serde_json::Map<String, Value> = serde_json::from_str(text)?;
     for name in DERIVED {
         document.remove(name);
@@ -114,12 +111,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<Listing>(&listing_json(&source).unwrap()).unwrap(), listing);
         let text = listing_json(&source).unwrap();
         assert!(!text.contains("\"deleted\"") && !text.contains("\"type\""), "{text}");
-    }
-
-    #[test]
-    fn a_category_has_every_level() {
-        assert_eq!(levels("electronics/audio/headphones"), ["electronics", "electronics/audio", "electronics/audio/headphones"]);
-        assert_eq!(levels("electronics"), ["electronics"]);
     }
 
     #[test]

@@ -1,13 +1,17 @@
-//! The index: settings, mapping, and the hash by which `projector provision` sees that an index has another mapping.
+//! Settings and mapping of the index, and the hash by which `projector provision` recognizes an index with another mapping.
 
+use std::hash::Hasher as _;
+
+use fnv::FnvHasher;
 use serde_json::{Value, json};
 
 use super::{NAME, analysis::analysis, analyzer};
+use crate::listing_catalog::FILTERABLE_MAX;
 
-/// A longer value is kept and shown, but neither filtered nor counted by, in characters. Four bytes each stay far below
-/// Lucene's limit of 32766 bytes a term, which would refuse the whole document.
-const LONGEST_KEYWORD: u32 = 512;
-/// New documents become searchable after this. Stated, because an index without searches stops refreshing when it is not.
+/// Longest keyword that is indexed, in characters. With four bytes each it stays far below Lucene's limit of 32766 bytes per
+/// term, above which the whole document is rejected.
+const LONGEST_KEYWORD: usize = FILTERABLE_MAX;
+/// How soon new documents become searchable. It is set explicitly because by default an index without searches is not refreshed.
 const REFRESH_INTERVAL: &str = "1s";
 
 /// Settings and mapping of one index, as the body of its creation.
@@ -21,8 +25,8 @@ pub fn index_body() -> Value {
     json!({"settings": settings, "mappings": mappings})
 }
 
-/// The composable template of all generations of an alias, so that an index that comes about by itself is strict, and searched as it
-/// should be. The hash is not for it to give: what somebody else has said about the mapping of an index counts for more than a template.
+/// The composable template of all generations of an alias, so that an index that OpenSearch creates on a first write has the right
+/// mapping. It does not set the index's `mapping_hash`: an explicit mapping overrides a template's, and the hash would then be wrong.
 #[must_use]
 pub fn template(alias: &str) -> Value {
     json!({
@@ -33,20 +37,18 @@ pub fn template(alias: &str) -> Value {
     })
 }
 
-/// Which mapping this program writes; an index says in `_meta.mapping_hash` which one it has.
+/// The hash of the mapping that this program writes; the mapping of an index has its own in `_meta.mapping_hash`.
 #[must_use]
 pub fn mapping_hash() -> String {
     hash_of(&settings(), &mappings())
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every build, unlike the standard library's hasher.
+/// FNV-1a, which is the same on every machine and in every build, unlike the standard library's hasher.
 fn hash_of(settings: &Value, mappings: &Value) -> String {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
     // The analyzers belong to the mapping; shards, replicas and refresh interval may differ while a generation is built.
-    let text = format!("{}{mappings}", settings["analysis"]);
-    let hash = text.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
-    format!("{hash:016x}")
+    let mut hasher = FnvHasher::default();
+    hasher.write(format!("{}{mappings}", settings["analysis"]).as_bytes());
+    format!("{:016x}", hasher.finish())
 }
 
 fn settings() -> Value {
@@ -62,12 +64,12 @@ fn keyword() -> Value {
     json!({"type": "keyword", "ignore_above": LONGEST_KEYWORD})
 }
 
-/// A keyword that is filtered and counted by, and whose words are found too.
+/// A keyword for filters and facets whose words are searched too.
 fn keyword_in_all() -> Value {
     json!({"type": "keyword", "ignore_above": LONGEST_KEYWORD, "copy_to": "all"})
 }
 
-/// Stored and given back, never searched.
+/// Returned with the document, never searched.
 fn unindexed() -> Value {
     json!({"type": "object", "enabled": false})
 }
@@ -80,12 +82,12 @@ fn in_language(language_analyzer: &str) -> Value {
     json!({"type": "text", "analyzer": language_analyzer})
 }
 
-/// Presence alone counts in the fields of constant score: no lengths, no frequencies, no positions.
+/// For fields that are scored with a constant: no lengths, frequencies or positions are indexed.
 fn presence(of_analyzer: &str) -> Value {
     json!({"type": "text", "analyzer": of_analyzer, "norms": false, "index_options": "docs"})
 }
 
-/// For autocomplete, which must not need a rebuild when it comes.
+/// For autocomplete: indexed before any query uses it, so that adding the query needs no rebuild.
 fn as_you_type() -> Value {
     json!({"type": "search_as_you_type", "analyzer": analyzer::WORDS, "max_shingle_size": 2})
 }

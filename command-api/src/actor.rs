@@ -1,7 +1,6 @@
 //! Who changes something: a user with roles, or a task of the system.
 
-use events::listing::{Listing, Status, Visibility};
-use events::{CausedBy, Roles, UserId};
+use events::{CausedBy, Listing, Roles, UserId};
 
 use crate::command::CommandError;
 
@@ -34,19 +33,19 @@ impl Actor {
         self.user().is_none_or(|user| user == seller || self.roles.has_any(Roles::ADMIN))
     }
 
-    /// Refuses an actor who may not change the listing. Only if anyone can see the listing does the refusal show that it exists.
+    /// Refuses an actor who may not change the listing. The refusal shows that the listing exists only if it is shown to everyone.
     pub fn must_be_able_to_change(&self, listing: &Listing) -> Result<(), CommandError> {
         if self.may_change(listing.seller_id) {
             return Ok(());
         }
-        let shown = matches!(listing.status, Status::Active | Status::Sold) && listing.visibility != Visibility::Private;
-        Err(if shown { CommandError::NotYours } else { CommandError::NotFound })
+        Err(if listing.is_shown_to_everyone() { CommandError::NotYours } else { CommandError::NotFound })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use events::SystemTask;
+    use events::listing::{Status, Visibility};
     use serde_json::json;
 
     use super::*;

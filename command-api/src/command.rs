@@ -1,11 +1,24 @@
-//! What every command takes and returns: the versions that it expects, its outcome, and the errors that all commands share.
+//! What all commands share: the parts of the program that they use, the versions that they expect, their outcome, and the errors
+//! that any of them can have.
 
+use events::ConsistencyToken;
 use events::subject::EVENT_MAX;
-use events::{Aggregate, AggregateKey, ConsistencyToken};
+use service::clock::Clock;
 use service::problem::{Kind, Refusal};
 
-use crate::database::DatabaseError;
-use crate::journal::Changes;
+use crate::database::{Database, DatabaseError};
+use crate::metrics::Metrics;
+use crate::outbox::Wake;
+
+/// What every command uses besides its input.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub database: Database,
+    pub clock: Clock,
+    /// Wakes the relay after each commit.
+    pub wake: Wake,
+    pub metrics: Metrics,
+}
 
 /// The versions of an aggregate that its author has seen and means to change. A transport reads them from what it has: `If-Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,18 +69,6 @@ impl<T> CommandOutcome<T> {
 
     pub fn is_written(&self) -> bool {
         self.effect == Effect::Written
-    }
-}
-
-impl<A: Aggregate> CommandOutcome<A> {
-    /// The outcome of these changes, which left the aggregate in this state. Without changes the token names the state itself.
-    pub fn of(state: A, changes: &Changes) -> Self {
-        if changes.is_empty() {
-            let token = ConsistencyToken::of(&[(AggregateKey::of::<A>(state.id()), state.version())]);
-            Self::new(state, token, Effect::Unchanged)
-        } else {
-            Self::new(state, changes.token(), Effect::Written)
-        }
     }
 }
 

@@ -1,18 +1,16 @@
 //! Commands over HTTP. Handlers turn a request into a command and its outcome into an answer; rules live in the commands.
 
-mod answer;
 mod batch;
+mod documents;
+mod handler;
 mod inventory;
 mod listings;
-mod openapi;
-mod request;
 
 use std::sync::LazyLock;
 
 use axum::extract::FromRef;
 use axum::routing::get;
 use axum::{Json, Router};
-use http::header::CACHE_CONTROL;
 use serde_json::{Value, json};
 use service::bearer::Verifier;
 use service::http::{Deadlines, HttpMetrics};
@@ -20,7 +18,7 @@ use service::lifecycle::Lifecycle;
 use service::problem::ProblemType;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
+use crate::command::App;
 
 /// The nouns that have commands. A new noun adds its line here; everything that must know all of them iterates over this list.
 const NOUNS: [Noun; 2] = [listings::NOUN, inventory::NOUN];
@@ -41,9 +39,6 @@ struct Noun {
 static PROBLEMS: LazyLock<Vec<&'static ProblemType>> =
     LazyLock::new(|| NOUNS.iter().flat_map(|noun| noun.problems).copied().collect());
 
-/// Clients look up a key that they do not know before this time is over.
-const JWKS_CACHED: &str = "public, max-age=300";
-
 /// The state of handlers.
 #[derive(Clone, FromRef)]
 pub struct Served {
@@ -60,21 +55,17 @@ pub fn operations() -> Vec<&'static str> {
 pub fn routes(app: App, verifier: Verifier, jwks: Option<Value>, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
     let mut deadlines = Deadlines::default();
     let (routes, document) = commands(&mut deadlines).split_for_parts();
-    let mut routes = Router::new()
+    let routes = Router::new()
         .merge(routes.with_state(Served { app, verifier }))
-        .merge(openapi::routes(document))
+        .merge(documents::routes(document, jwks))
         .merge(service::problem::pages(&PROBLEMS))
         .route("/health", get(async || Json(json!({ "status": "healthy" }))));
-    if let Some(jwks) = jwks {
-        let key_set = get(async move || ([(CACHE_CONTROL, JWKS_CACHED)], Json(jwks)));
-        routes = routes.route("/.well-known/jwks.json", key_set);
-    }
     service::http::wrap(routes, metrics, deadlines, lifecycle)
 }
 
 /// The routes of the contract with their documentation, each within its deadline.
 fn commands(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
-    let none = OpenApiRouter::with_openapi(openapi::preamble(&NOUNS));
+    let none = OpenApiRouter::with_openapi(documents::preamble(&NOUNS));
     NOUNS.iter().fold(none, |routes, noun| routes.merge((noun.routes)(deadlines)))
 }
 

@@ -14,7 +14,6 @@ mod listings;
 
 // 4. What all commands share, and no transport.
 mod actor;
-mod app;
 mod command;
 mod idempotency;
 mod metrics;

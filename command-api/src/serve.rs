@@ -9,8 +9,8 @@ use service::ops::{Check, Ops, Report};
 use service::postgres;
 use service::program::Program;
 
-use crate::app::App;
 use crate::cli::Serve;
+use crate::command::App;
 use crate::database::Database;
 use crate::http;
 use crate::idempotency;

@@ -9,7 +9,7 @@ use service::clock::Clock;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
-use crate::app::App;
+use crate::command::App;
 use crate::database::Database;
 use crate::listings::tests::now;
 use crate::metrics::Metrics;

@@ -11,8 +11,8 @@ use service::json;
 use service::problem::{Kind, Problem};
 use utoipa::ToSchema;
 
-use super::request::Seller;
-use crate::app::App;
+use super::handler::Seller;
+use crate::command::App;
 use crate::listings::create_batch::{self, BatchLine, FAULTS_OF_A_LINE, LineOutcome};
 use crate::listings::draft::ListingDraft;
 

@@ -10,9 +10,9 @@ use service::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::request::{Seller, expected, scope};
-use super::{Noun, Served, answer};
-use crate::app::App;
+use super::handler::{Seller, expected, scope, state};
+use super::{Noun, Served};
+use crate::command::App;
 use crate::inventory::INSUFFICIENT_STOCK;
 use crate::inventory::record_movement::{self, MovementDraft, RecordMovement};
 use crate::inventory::set_stock::{self, SetStock, SetStockDraft};
@@ -59,7 +59,7 @@ pub async fn set_stock(
 ) -> Result<Response, Problem> {
     let command = SetStock::new(variant, expected(&if_match)?, body.value, body.unknown)?;
     let outcome = set_stock::set_stock(&app, &seller.actor, &command).await?;
-    Ok(answer::stock(StatusCode::OK, &outcome))
+    Ok(state(StatusCode::OK, &outcome, StockLevel::from(&outcome.answer)))
 }
 
 /// Record a movement of pieces
@@ -94,5 +94,5 @@ pub async fn record_movement(
     let scope = scope(&key, seller.user, format!("POST /api/v1/variants/{variant}/movements"), &body.bytes)?;
     let command = RecordMovement::new(variant, expected, scope, body.value, body.unknown)?;
     let outcome = record_movement::record_movement(&app, &seller.actor, &command).await?;
-    Ok(answer::stock(StatusCode::CREATED, &outcome))
+    Ok(state(StatusCode::CREATED, &outcome, StockLevel::from(&outcome.answer)))
 }

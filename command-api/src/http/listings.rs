@@ -2,19 +2,20 @@
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use events::{Listing, ListingId};
+use http::StatusCode;
+use http::header::LOCATION;
 use serde_json::Value;
 use service::http::{Deadlines, Draft, Header, IdempotencyKey, IfMatch, MediaTypes, Path};
 use service::problem::Problem;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
-use super::request::{Seller, expected, scope};
-use super::{Noun, Served, answer, batch};
-use crate::app::App;
-use crate::command::Expected;
+use super::handler::{Seller, answer, expected, scope, state};
+use super::{Noun, Served, batch};
+use crate::command::{App, Expected};
 use crate::listings::change_status::{self, ChangeStatus, StatusVerb};
 use crate::listings::create_batch;
 use crate::listings::create_listing::{self, CreateListing};
@@ -85,7 +86,8 @@ pub async fn create_listing(
     let scope = scope(&key, seller.user, "POST /api/v1/listings", &body.bytes)?;
     let command = CreateListing::new(body.value, body.unknown, scope)?;
     let outcome = create_listing::create_listing(&app, &seller.actor, &command).await?;
-    Ok(answer::created(&outcome))
+    let place = format!("/api/v1/listings/{}", outcome.answer.id);
+    Ok(([(LOCATION, place)], state(StatusCode::CREATED, &outcome, &outcome.answer)).into_response())
 }
 
 /// Replace a listing
@@ -115,7 +117,7 @@ pub async fn replace_listing(
 ) -> Result<Response, Problem> {
     let command = ReplaceListing::new(id, expected(&if_match)?, body.value, body.unknown)?;
     let outcome = replace_listing::replace_listing(&app, &seller.actor, &command).await?;
-    Ok(answer::listing(&outcome))
+    Ok(state(StatusCode::OK, &outcome, &outcome.answer))
 }
 
 /// Change parts of a listing
@@ -149,7 +151,7 @@ pub async fn patch_listing(
 ) -> Result<Response, Problem> {
     let command = PatchListing::new(id, expected(&if_match)?, body.value)?;
     let outcome = patch_listing::patch_listing(&app, &seller.actor, &command).await?;
-    Ok(answer::listing(&outcome))
+    Ok(state(StatusCode::OK, &outcome, &outcome.answer))
 }
 
 /// Status verbs need no body. One that comes all the same belongs to the request that an `Idempotency-Key` names.
@@ -194,7 +196,7 @@ macro_rules! status_verb {
             let scope = scope(&key, seller.user, operation, &body)?;
             let command = ChangeStatus { listing: id, verb: $verb, expected: expected(&if_match)?, scope };
             let outcome = change_status::change_status(&app, &seller.actor, &command).await?;
-            Ok(answer::listing(&outcome))
+            Ok(state(StatusCode::OK, &outcome, &outcome.answer))
         }
     };
 }
@@ -242,5 +244,5 @@ pub async fn delete_listing(
 ) -> Result<Response, Problem> {
     let command = DeleteListing { listing: id, expected: Expected::required(expected(&if_match)?)? };
     let outcome = delete_listing::delete_listing(&app, &seller.actor, &command).await?;
-    Ok(answer::deleted(&outcome))
+    Ok(answer(StatusCode::NO_CONTENT, &outcome))
 }

@@ -8,8 +8,7 @@ use sqlx::PgConnection;
 use tracing::info;
 
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Effect, Expected, Retryable};
+use crate::command::{App, CommandError, CommandOutcome, Effect, Expected, Retryable};
 use crate::journal::{self, Changes};
 use crate::listings::availability::set_availability;
 use crate::tables::listings::read_listing;

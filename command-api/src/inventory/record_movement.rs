@@ -12,8 +12,7 @@ use utoipa::ToSchema;
 
 use super::change::{DecidedStock, NOTE, StockError, committed, lock_to_change, write_change};
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Expected};
+use crate::command::{App, CommandError, CommandOutcome, Expected};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::transaction;
 use crate::validation::{Faults, REQUIRED, optional};

@@ -10,7 +10,7 @@ use events::{Aggregate, AggregateKey, AggregateKind, ConsistencyToken, EventId, 
 use sqlx::{Postgres, QueryBuilder};
 
 use crate::actor::Actor;
-use crate::command::CommandError;
+use crate::command::{CommandError, CommandOutcome, Effect};
 use crate::database::DatabaseError;
 
 /// An aggregate whose state is in a table of schema `command`. It contributes its part to the one statement of
@@ -101,6 +101,16 @@ impl Changes {
         let mut last: BTreeMap<AggregateKey, u64> = BTreeMap::new();
         last.extend(self.in_order().map(|(group, index)| group.version(index)));
         ConsistencyToken::of(&last.into_iter().collect::<Vec<_>>())
+    }
+
+    /// The outcome of a command that left its aggregate in this state. Without changes the token names the state itself.
+    pub fn outcome<A: Aggregate>(&self, state: A) -> CommandOutcome<A> {
+        if self.is_empty() {
+            let token = ConsistencyToken::of(&[(AggregateKey::of::<A>(state.id()), state.version())]);
+            CommandOutcome::new(state, token, Effect::Unchanged)
+        } else {
+            CommandOutcome::new(state, self.token(), Effect::Written)
+        }
     }
 
     /// Encodes the events. Refuses an event that is larger than the broker takes, before anything is written (PROTOCOL W5).

@@ -10,8 +10,7 @@ use sqlx::PgConnection;
 use tracing::info;
 
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{App, CommandError, CommandOutcome, Expected, Retryable};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal::{self, Changes};
 use crate::tables::listings::lock_listing;
@@ -110,7 +109,7 @@ pub async fn change_status_in(
     let mut changes = Changes::default();
     changes.push::<Listing>(change, listing.clone());
     journal::write(tx, &changes, actor, now).await?;
-    let outcome = CommandOutcome::of(listing, &changes);
+    let outcome = changes.outcome(listing);
     idempotency::keep(tx, command.scope.as_ref(), &outcome).await?;
     Ok(outcome)
 }

@@ -12,8 +12,7 @@ use super::content::{Content, Opening};
 use super::draft::{ListingDraft, refusing_server_owned};
 use super::with_stock::open;
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Retryable};
+use crate::command::{App, CommandError, CommandOutcome, Retryable};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal;
 use crate::transaction;
@@ -122,7 +121,7 @@ pub async fn create_listing_in(
     let (created, changes) = open(command.content.clone(), &command.opening, ListingId::new(), seller, now, VariantId::new);
 
     journal::write(tx, &changes, actor, now).await?;
-    let outcome = CommandOutcome::of(created.listing, &changes);
+    let outcome = changes.outcome(created.listing);
     idempotency::keep(tx, command.scope.as_ref(), &outcome).await?;
     Ok(outcome)
 }

@@ -12,8 +12,7 @@ use tracing::info;
 
 use super::with_stock::ListingWithStock;
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Effect, Expected};
+use crate::command::{App, CommandError, CommandOutcome, Effect, Expected};
 use crate::journal::{self, Changes};
 use crate::transaction;
 

@@ -16,8 +16,7 @@ use super::merge_patch::merge;
 use super::replace_listing::ReplaceError;
 use super::revise::{NewIds, lock_to_revise, revise};
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Expected};
+use crate::command::{App, CommandError, CommandOutcome, Expected};
 use crate::journal;
 use crate::transaction;
 
@@ -70,7 +69,7 @@ pub async fn patch_listing_in(
     let (after, changes) = revise(&before, content, now, NewIds::random()).map_err(ReplaceError::Invalid)?;
 
     journal::write(tx, &changes, actor, now).await?;
-    Ok(CommandOutcome::of(after.listing, &changes))
+    Ok(changes.outcome(after.listing))
 }
 
 /// A patch without faults of its own. Applied to a listing it may still break a rule.

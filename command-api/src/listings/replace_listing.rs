@@ -12,8 +12,7 @@ use super::content::Content;
 use super::draft::{ListingDraft, ignoring_server_owned};
 use super::revise::{NewIds, lock_to_revise, revise};
 use crate::actor::Actor;
-use crate::app::App;
-use crate::command::{CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{App, CommandError, CommandOutcome, Expected, Retryable};
 use crate::journal;
 use crate::transaction;
 
@@ -106,5 +105,5 @@ pub async fn replace_listing_in(
     let (after, changes) = revised.map_err(ReplaceError::Invalid)?;
 
     journal::write(tx, &changes, actor, now).await?;
-    Ok(CommandOutcome::of(after.listing, &changes))
+    Ok(changes.outcome(after.listing))
 }

@@ -90,10 +90,11 @@ pub async fn find_by_external_id(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Changes;
     use crate::journal::tests::check_statement;
 
     #[tokio::test]
     async fn the_part_of_listings_is_valid() {
-        check_statement(|changes| changes.touch::<Listing>()).await;
+        check_statement(Changes::touch::<Listing>).await;
     }
 }

@@ -99,11 +99,12 @@ mod tests {
     use events::Listing;
 
     use super::*;
+    use crate::journal::Changes;
     use crate::journal::tests::check_statement;
 
     #[tokio::test]
     async fn the_part_of_stock_is_valid_alone_and_with_listings() {
-        check_statement(|changes| changes.touch::<Stock>()).await;
+        check_statement(Changes::touch::<Stock>).await;
         check_statement(|changes| {
             changes.touch::<Stock>();
             changes.touch::<Listing>();

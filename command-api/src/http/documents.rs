@@ -1,7 +1,10 @@
-//! The OpenAPI document, which is made from the handlers, and a page to browse it.
+//! Documents for clients: the OpenAPI document, which is made from the handlers, a page to browse it, and the key set that verifies our
+//! tokens.
 
 use axum::routing::get;
 use axum::{Json, Router};
+use http::header::CACHE_CONTROL;
+use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
@@ -18,6 +21,9 @@ use super::Noun;
 ))]
 struct Document;
 
+/// Clients fetch the key set again by themselves when a token names a key that they do not know.
+const JWKS_CACHED: &str = "public, max-age=300";
+
 /// The name of the security scheme. It is the same in the document of query-api.
 const SCHEME: &str = "bearer";
 
@@ -32,9 +38,11 @@ pub fn preamble(nouns: &[Noun]) -> OpenApi {
     document
 }
 
-/// `/openapi.json` and `/docs`.
-pub fn routes(document: OpenApi) -> Router {
-    Router::new()
+/// `/openapi.json` and `/docs`; and the key set if this program signs tokens itself.
+pub fn routes(document: OpenApi, jwks: Option<Value>) -> Router {
+    let routes = Router::new()
         .route("/openapi.json", get(async move || Json(document)))
-        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
+        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
+    let Some(jwks) = jwks else { return routes };
+    routes.route("/.well-known/jwks.json", get(async move || ([(CACHE_CONTROL, JWKS_CACHED)], Json(jwks))))
 }

@@ -1,12 +1,11 @@
-//! Reads listings from NDJSON and sends them through the batch route of a running command-api.
+//! Reads listings from NDJSON and sends them to the batch route of a running command-api.
 //!
-//! Lines go to lanes by their `external_id`, and each lane sends one batch after another: two lines of the same name keep
-//! their order. Whatever breaks, running the same import again ends it: a listing that is already as its line says is not
-//! changed. Lines without an `external_id` have no such name, and are created again each time.
+//! Several senders work in parallel, each with one batch after another. A line is assigned to a sender by the hash of its
+//! `external_id`, so two lines with the same `external_id` keep their order. An import that failed can be run again: a listing that is
+//! already as its line says is not changed. A line without an `external_id` creates its listing again each time.
 
-mod lane;
-mod progress;
-mod rejects;
+mod batch_sender;
+mod report;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -26,66 +25,75 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use self::lane::{Lane, Line};
-use self::progress::Progress;
-use self::rejects::Rejects;
+use self::batch_sender::{BatchSender, ImportLine, LineBatch};
+use self::report::{ImportProgress, RejectsFile};
 use crate::cli::Import;
 
-/// Longer than any import.
+/// Lifetime of the token that is made for an import. Longer than any import.
 const TOKEN_FOR: Duration = Duration::from_hours(24);
-/// Whose listings they are if nobody says: the same each time, so that a second import finds what the first one made.
-const NOBODY_IN_PARTICULAR: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001);
-/// A batch has 20 s; beyond that nobody is listening any more.
+/// The seller of listings whose line, flag and token name none. Always the same, so that a second import finds the listings of the
+/// first.
+const DEFAULT_SELLER: Uuid = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001);
+/// The batch route has a deadline of 20 s; a later answer does not come.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Batches that a lane may be behind: enough to keep it busy, few enough to keep memory small.
+/// Batches that wait for a sender: enough to keep it busy, few enough to keep memory small.
 const BATCHES_WAITING: usize = 2;
-/// The longest line that the batch route takes, in bytes.
-const LINE: usize = 1024 * 1024;
+/// The longest line that the batch route accepts, in bytes.
+const LINE_BYTES: usize = 1024 * 1024;
 
-/// Some editors begin a file of UTF-8 with it.
+/// Some editors write it at the beginning of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Done when every line was either taken or refused; an error if any was refused.
+/// Imports a file. Fails if any line was rejected, after all lines were sent.
 pub async fn import(settings: &Import) -> anyhow::Result<()> {
     let (input, size) = open(&settings.file).await?;
-    let progress = Arc::new(Progress::new(size));
-    let rejects = Arc::new(Rejects::new(settings.rejects.clone().unwrap_or_else(|| beside(&settings.file))));
+    let progress = Arc::new(ImportProgress::new(size));
+    let rejects = Arc::new(RejectsFile::new(settings.rejects.clone().unwrap_or_else(|| default_rejects_path(&settings.file))));
     let url = settings.url.join("/api/v1/listings/batch").context("--url")?;
     let client = client(settings, &url)?;
 
-    let mut lanes = JoinSet::new();
-    let mut senders = Vec::new();
+    let mut senders = JoinSet::new();
+    let mut queues = Vec::new();
     for _ in 0..settings.parallel {
-        let (sender, batches) = mpsc::channel(BATCHES_WAITING);
-        let lane = Lane { client: client.clone(), url: url.clone(), progress: progress.clone(), rejects: rejects.clone() };
-        lanes.spawn(lane.run(batches));
-        senders.push(sender);
+        let (queue, batches) = mpsc::channel(BATCHES_WAITING);
+        let sender =
+            BatchSender { client: client.clone(), url: url.clone(), progress: progress.clone(), rejects: rejects.clone() };
+        senders.spawn(sender.run(batches));
+        queues.push(queue);
     }
-    let reading = deal(input, settings.seller_to_name(), senders, &progress, &rejects);
+    let reading = read_lines(input, settings.seller_to_name(), queues, &progress, &rejects);
     let stop = run::stop_on_signal()?;
     let outcome = tokio::select! {
-        outcome = async { tokio::try_join!(reading, all(lanes)).map(|_| ()) } => outcome,
-        () = progress.tell_regularly() => Ok(()),
-        () = stop.cancelled() => Err(anyhow::anyhow!("stopped; the same import again goes on where this one ended")),
+        outcome = async { tokio::try_join!(reading, join_all(senders)).map(|_| ()) } => outcome,
+        () = progress.report_regularly() => Ok(()),
+        () = stop.cancelled() => Err(anyhow::anyhow!("stopped; run the same import again to continue")),
     };
-    // However it ended: this is what was done until then.
+    // Also after an error or a stop: the summary says what was done until then.
     rejects.close().await?;
     tell(progress.summary())?;
-    if progress.nameless() > 0 {
-        tell(format_args!("{} of them have no external_id: another import would create them again", progress.nameless()))?;
+    if progress.without_external_id() > 0 {
+        tell(format_args!(
+            "{} of them have no external_id: another import would create them again",
+            progress.without_external_id()
+        ))?;
     }
-    if outcome.is_err() && progress.refused() > 0 {
-        tell(format_args!("{} says why lines were refused", rejects.path().display()))?;
+    if outcome.is_err() && progress.rejected() > 0 {
+        tell(format_args!("{} says why lines were rejected", rejects.path().display()))?;
     }
     outcome?;
-    anyhow::ensure!(progress.refused() == 0, "{} lines were refused; {} says why", progress.refused(), rejects.path().display());
+    anyhow::ensure!(
+        progress.rejected() == 0,
+        "{} lines were rejected; {} says why",
+        progress.rejected(),
+        rejects.path().display()
+    );
     Ok(())
 }
 
-/// All lanes have ended well, or one of them did not.
-async fn all(mut lanes: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    while let Some(lane) = lanes.join_next().await {
-        lane??;
+/// Waits until all senders are done, or one of them fails.
+async fn join_all(mut senders: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = senders.join_next().await {
+        ended??;
     }
     Ok(())
 }
@@ -96,11 +104,11 @@ async fn open(file: &Path) -> anyhow::Result<(Box<dyn AsyncBufRead + Send + Unpi
     }
     let opened = tokio::fs::File::open(file).await.with_context(|| format!("cannot open {}", file.display()))?;
     let size = opened.metadata().await?.len();
-    Ok((Box::new(BufReader::with_capacity(LINE, opened)), Some(size)))
+    Ok((Box::new(BufReader::with_capacity(LINE_BYTES, opened)), Some(size)))
 }
 
-/// Refused lines go beside the file that they are from.
-fn beside(file: &Path) -> PathBuf {
+/// Returns the path of the rejects file: next to the input file.
+fn default_rejects_path(file: &Path) -> PathBuf {
     if file == Path::new("-") {
         return PathBuf::from("rejects.ndjson");
     }
@@ -114,32 +122,32 @@ fn client(settings: &Import, url: &Url) -> anyhow::Result<Client> {
         token.expose().to_owned()
     } else {
         let signer = settings.signing.required_signer(Clock::System).context("LISTINGS_TOKEN is not set either")?;
-        signer.mint(settings.seller.unwrap_or(NOBODY_IN_PARTICULAR), Roles::ADMIN.names(), TOKEN_FOR)?
+        signer.mint(settings.seller.unwrap_or(DEFAULT_SELLER), Roles::ADMIN.names(), TOKEN_FOR)?
     };
     let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).context("the token is no header value")?;
     bearer.set_sensitive(true);
     let mut client = Client::builder().timeout(ANSWER_WITHIN).default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]));
     if url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]")) {
-        // A proxy for the outside world has nothing to say about this machine.
+        // A proxy from the environment is not meant for this machine.
         client = client.no_proxy();
     }
     Ok(client.build()?)
 }
 
-/// Reads lines and deals them out to the lanes. Ends early, without complaint, if a lane has ended: that one says why.
-async fn deal(
+/// Reads lines and queues them for the senders. Returns early, without an error, if a sender has ended: the sender's error says why.
+async fn read_lines(
     mut input: Box<dyn AsyncBufRead + Send + Unpin>,
     seller: Option<Uuid>,
-    senders: Vec<mpsc::Sender<Vec<Line>>>,
-    progress: &Progress,
-    rejects: &Rejects,
+    queues: Vec<mpsc::Sender<Vec<ImportLine>>>,
+    progress: &ImportProgress,
+    rejects: &RejectsFile,
 ) -> anyhow::Result<()> {
-    let mut batches: Vec<lane::Batch> = senders.iter().map(|_| lane::Batch::default()).collect();
+    let mut batches: Vec<LineBatch> = queues.iter().map(|_| LineBatch::default()).collect();
     let mut bytes = Vec::new();
     let mut number = 0;
     loop {
         bytes.clear();
-        if input.read_until(b'\n', &mut bytes).await.context("cannot read on")? == 0 {
+        if input.read_until(b'\n', &mut bytes).await.context("cannot read the next line")? == 0 {
             break;
         }
         number += 1;
@@ -148,23 +156,23 @@ async fn deal(
         if text.is_empty() {
             continue;
         }
-        if text.len() > LINE {
-            let problem = json!({ "detail": format!("The line is longer than {LINE} bytes"), "status": 413 });
-            rejects.add(number, 413, &problem, &text[..LINE / 1024]).await?;
-            progress.refuse();
+        if text.len() > LINE_BYTES {
+            let problem = json!({ "detail": format!("The line is longer than {LINE_BYTES} bytes"), "status": 413 });
+            rejects.add(number, 413, &problem, &text[..LINE_BYTES / 1024]).await?;
+            progress.reject();
             continue;
         }
-        let (name, text) = prepare(text, seller);
-        let lane = usize::try_from(name.map_or(number, |name| hash(&name)) % senders.len() as u64)?;
-        if let Some(full) = batches[lane].add(Line { number, text })
-            && senders[lane].send(full).await.is_err()
+        let (external_id, text) = prepare(text, seller);
+        let sender = usize::try_from(external_id.map_or(number, |id| hash(&id)) % queues.len() as u64)?;
+        if let Some(full) = batches[sender].add(ImportLine { number, text })
+            && queues[sender].send(full).await.is_err()
         {
             return Ok(());
         }
     }
-    for (batch, sender) in batches.into_iter().zip(&senders) {
+    for (batch, queue) in batches.into_iter().zip(&queues) {
         if let Some(rest) = batch.rest()
-            && sender.send(rest).await.is_err()
+            && queue.send(rest).await.is_err()
         {
             return Ok(());
         }
@@ -172,8 +180,8 @@ async fn deal(
     Ok(())
 }
 
-/// The line's `external_id`, and the line with its seller in it. What is no listing at all goes as it is: the server says
-/// what is wrong with it.
+/// Returns the line's `external_id`, and the line with the seller added if it names none. A line that is not a JSON object stays as
+/// it is: the server says what is wrong with it.
 fn prepare(text: &[u8], seller: Option<Uuid>) -> (Option<String>, Vec<u8>) {
     let Ok(Value::Object(mut listing)) = serde_json::from_slice(text) else { return (None, text.to_owned()) };
     let name = listing.get("external_id").and_then(Value::as_str).map(str::to_owned);
@@ -210,7 +218,7 @@ mod tests {
 
     #[test]
     fn refused_lines_go_beside_their_file() {
-        assert_eq!(beside(Path::new("data/a.ndjson")), Path::new("data/a.ndjson.rejects"));
-        assert_eq!(beside(Path::new("-")), Path::new("rejects.ndjson"));
+        assert_eq!(default_rejects_path(Path::new("data/a.ndjson")), Path::new("data/a.ndjson.rejects"));
+        assert_eq!(default_rejects_path(Path::new("-")), Path::new("rejects.ndjson"));
     }
 }

@@ -1,4 +1,4 @@
-//! Brings the database to the present schema, as its owner; says where it is.
+//! Applies the migrations as the owner of the database, or shows which ones are applied.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub async fn migrate(settings: &Migrate) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Several may run at once: sqlx takes a lock, and the later ones find nothing left to do.
+/// Applies all pending migrations. Several processes may do so at once: sqlx takes a lock, and the later ones find nothing to do.
 async fn apply(database: &mut PgConnection) -> anyhow::Result<()> {
     MIGRATIONS.run(database).await.context("a migration failed; those before it are applied")?;
     let count = MIGRATIONS.iter().count();
@@ -36,32 +36,33 @@ async fn apply(database: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 #[derive(Debug, Serialize)]
-struct Status {
+struct MigrationStatus {
     version: i64,
     description: String,
-    state: State,
+    state: MigrationState,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum MigrationState {
     Applied,
     Pending,
-    /// Applied, but its file has another content now.
+    /// Applied, but the file has changed since.
     Changed,
 }
 
-async fn status(database: &mut PgConnection) -> anyhow::Result<Vec<Status>> {
+async fn status(database: &mut PgConnection) -> anyhow::Result<Vec<MigrationStatus>> {
     let table = MIGRATIONS.table_name.clone();
-    let there: bool = sqlx::query_scalar("select to_regclass($1) is not null").bind(&*table).fetch_one(&mut *database).await?;
-    let applied = if there { database.list_applied_migrations(&table).await? } else { Vec::new() };
+    let table_exists: bool =
+        sqlx::query_scalar("select to_regclass($1) is not null").bind(&*table).fetch_one(&mut *database).await?;
+    let applied = if table_exists { database.list_applied_migrations(&table).await? } else { Vec::new() };
     let applied: BTreeMap<i64, _> = applied.into_iter().map(|migration| (migration.version, migration.checksum)).collect();
     let state = |migration: &sqlx::migrate::Migration| match applied.get(&migration.version) {
-        None => State::Pending,
-        Some(checksum) if *checksum == migration.checksum => State::Applied,
-        Some(_) => State::Changed,
+        None => MigrationState::Pending,
+        Some(checksum) if *checksum == migration.checksum => MigrationState::Applied,
+        Some(_) => MigrationState::Changed,
     };
-    let all = MIGRATIONS.iter().map(|migration| Status {
+    let all = MIGRATIONS.iter().map(|migration| MigrationStatus {
         version: migration.version,
         description: migration.description.to_string(),
         state: state(migration),
@@ -69,7 +70,7 @@ async fn status(database: &mut PgConnection) -> anyhow::Result<Vec<Status>> {
     Ok(all.collect())
 }
 
-fn show(all: &[Status], output: Output) -> anyhow::Result<()> {
+fn show(all: &[MigrationStatus], output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => tell(serde_json::to_string_pretty(all)?)?,
         Output::Text => {

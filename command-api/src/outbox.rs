@@ -1,11 +1,11 @@
-//! Tells the relay that there is something to publish.
+//! Wakes the relay after a commit.
 //!
-//! The rows themselves are written by [`crate::journal`], in the command's own transaction. Being woken only saves the wait
-//! for the next poll: a process that dies between commit and wake loses nothing.
+//! The outbox rows are written by [`crate::journal`], in the command's own transaction. A wake-up only saves the wait for the next
+//! poll: a process that dies between commit and wake-up loses nothing.
 
 use tokio::sync::watch;
 
-/// The bell between commands and relay.
+/// The wake-up signal from the commands to the relay of the same process.
 #[derive(Debug, Clone)]
 pub struct Wake(watch::Sender<()>);
 
@@ -16,12 +16,12 @@ impl Default for Wake {
 }
 
 impl Wake {
-    /// Something was committed.
+    /// Signals that events were committed.
     pub fn ring(&self) {
         self.0.send_replace(());
     }
 
-    /// For each who waits for it. What was rung since the last look is not lost.
+    /// Returns a receiver of the signal. A signal sent since the receiver last waited is not lost.
     #[must_use]
     pub fn listen(&self) -> watch::Receiver<()> {
         self.0.subscribe()

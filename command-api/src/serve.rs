@@ -41,8 +41,8 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         database: options,
         nats_urls,
         wake: app.wake.listen(),
-        status: relay::Status::default(),
-        metrics: relay::Metrics::register(&mut registry),
+        status: relay::RelayStatus::default(),
+        metrics: relay::RelayMetrics::register(&mut registry),
     });
 
     let seen = relay.as_ref().map(|relay| relay.status.clone());
@@ -52,7 +52,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         registry,
         &program.lifecycle,
         move || readiness(ready.clone(), seen.clone()),
-        move || std::future::ready(json!({ "relay": told.as_ref().map(relay::Status::to_json) })),
+        move || std::future::ready(json!({ "relay": told.as_ref().map(relay::RelayStatus::to_json) })),
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
 
@@ -68,8 +68,8 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 }
 
 /// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.
-async fn readiness(database: Database, relay: Option<relay::Status>) -> Report {
+async fn readiness(database: Database, relay: Option<relay::RelayStatus>) -> Report {
     let mut checks = vec![Check::of_store("postgres", sqlx::query("select 1").execute(&database.single)).await];
-    checks.extend(relay.iter().flat_map(relay::Status::checks));
+    checks.extend(relay.iter().flat_map(relay::RelayStatus::checks));
     Report::of(checks)
 }

@@ -1,55 +1,64 @@
-//! Which events may travel together: a rule without I/O.
+//! Which events may share one atomic batch: a rule without I/O.
 
 use std::collections::{HashMap, HashSet};
 
-use events::AggregateKey;
+use super::event::{JournalEvent, StoredEvent, SubjectKey};
 
-use super::claim::Event;
-use super::resolve::Stored;
-
-/// Claimed events, sorted by what is known of their subjects.
-#[derive(Debug, Default)]
-pub struct Sorted {
-    /// Each follows what its subject holds, or the one before it in here. With the sequence to expect; none for the later
-    /// events of a subject.
-    pub together: Vec<(Event, Option<u64>)>,
-    /// The stream holds these, or a later event of the same history.
-    pub there: Vec<(Event, Stored)>,
-    /// Nobody knows: look at the subject first, one by one and after the batch.
-    pub alone: Vec<Event>,
+/// An event to publish.
+#[derive(Debug)]
+pub struct OutgoingEvent {
+    pub event: JournalEvent,
+    /// The expected last sequence of its subject, 0 if the subject is empty. The broker allows it on the first event of a subject
+    /// in a batch only, so the later ones have none.
+    pub expected: Option<u64>,
 }
 
-/// Sorts events, which come by version within an aggregate. A tip is the last message of an aggregate's subject, proven to be
-/// the journal's. Those that were set aside never travel together: one that is refused again would take the others with it.
-pub fn sort(events: Vec<Event>, tips: &HashMap<AggregateKey, Stored>, was_aside: impl Fn(&AggregateKey) -> bool) -> Sorted {
-    let mut sorted = Sorted { together: Vec::with_capacity(events.len()), ..Sorted::default() };
-    let mut within: HashMap<AggregateKey, u64> = HashMap::with_capacity(events.len());
-    let mut alone: HashSet<AggregateKey> = HashSet::new();
+/// Claimed events, divided by what is known of their subjects.
+#[derive(Debug, Default)]
+pub struct BatchPlan {
+    /// Each of these follows the last message of its subject, or an event before it in here.
+    pub together: Vec<OutgoingEvent>,
+    /// The stream holds these, or a later event of the same history.
+    pub already_stored: Vec<(JournalEvent, StoredEvent)>,
+    /// The last message of the subject must be read first. They are resolved one by one, after the batch.
+    pub unresolved: Vec<JournalEvent>,
+}
+
+/// Divides events, which must be in order of version within an aggregate.
+///
+/// `last_messages` holds the last messages of subjects, each proven to be the journal's event. An event of a deferred aggregate
+/// never shares a batch: if the broker refuses it again, it would refuse the others with it.
+pub fn plan_batch(
+    events: Vec<JournalEvent>,
+    last_messages: &HashMap<SubjectKey, StoredEvent>,
+    is_deferred: impl Fn(&SubjectKey) -> bool,
+) -> BatchPlan {
+    let mut plan = BatchPlan { together: Vec::with_capacity(events.len()), ..BatchPlan::default() };
+    // The last version of each aggregate in the batch.
+    let mut batched: HashMap<SubjectKey, u64> = HashMap::with_capacity(events.len());
+    let mut unresolved: HashSet<SubjectKey> = HashSet::new();
     for event in events {
-        let (key, version) = (event.key, event.version);
-        let before = within.get(&key).copied();
-        match (before, tips.get(&key)) {
-            _ if alone.contains(&key) || was_aside(&key) => sorted.alone.push(event),
-            (Some(before), _) if before + 1 == version => {
-                within.insert(key, version);
-                sorted.together.push((event, None));
+        let (key, version) = (event.key.clone(), event.version);
+        let expected = match (batched.get(&key), last_messages.get(&key)) {
+            _ if unresolved.contains(&key) || is_deferred(&key) => None,
+            (Some(before), _) if before + 1 == version => Some(None),
+            (None, Some(last)) if last.version >= version => {
+                plan.already_stored.push((event, *last));
+                continue;
             }
-            (None, Some(tip)) if tip.version >= version => sorted.there.push((event, *tip)),
-            (None, Some(tip)) if tip.version + 1 == version => {
-                within.insert(key, version);
-                sorted.together.push((event, Some(tip.sequence)));
-            }
-            (None, None) if version == 1 => {
-                within.insert(key, version);
-                sorted.together.push((event, Some(0)));
-            }
-            (Some(_) | None, _) => {
-                alone.insert(key);
-                sorted.alone.push(event);
-            }
+            (None, Some(last)) if last.version + 1 == version => Some(Some(last.sequence)),
+            (None, None) if version == 1 => Some(Some(0)),
+            (Some(_) | None, _) => None,
+        };
+        if let Some(expected) = expected {
+            batched.insert(key, version);
+            plan.together.push(OutgoingEvent { event, expected });
+        } else {
+            unresolved.insert(key);
+            plan.unresolved.push(event);
         }
     }
-    sorted
+    plan
 }
 
 #[cfg(test)]
@@ -59,20 +68,23 @@ mod tests {
 
     use super::*;
 
-    fn event(id: u128, version: u64) -> Event {
-        let key = AggregateKey::listing(Uuid::from_u128(id));
-        Event { seq: 0, key, version, id: Uuid::nil(), headers: String::new(), body: Bytes::new() }
+    fn key(id: u128) -> SubjectKey {
+        SubjectKey::new("a_kind_unknown_to_all", Uuid::from_u128(id)).unwrap()
     }
 
-    fn versions<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<(u128, u64)> {
-        events.into_iter().map(|event| (event.key.id.as_u128(), event.version)).collect()
+    fn event(id: u128, version: u64) -> JournalEvent {
+        let key = key(id);
+        JournalEvent { seq: 0, key, version, id: Uuid::nil(), headers: String::new(), body: Bytes::new() }
+    }
+
+    fn versions<'e>(events: impl IntoIterator<Item = &'e JournalEvent>) -> Vec<(u128, u64)> {
+        events.into_iter().map(|event| (event.key.id().as_u128(), event.version)).collect()
     }
 
     #[test]
     fn only_what_follows_travels_together() {
-        let tip = |version, sequence| Stored { version, sequence, event_id: Uuid::nil() };
-        let key = |id| AggregateKey::listing(Uuid::from_u128(id));
-        let tips = HashMap::from([(key(3), tip(4, 40)), (key(4), tip(4, 41)), (key(5), tip(9, 90))]);
+        let tip = |version, sequence| StoredEvent { version, sequence, event_id: Uuid::nil() };
+        let last = HashMap::from([(key(3), tip(4, 40)), (key(4), tip(4, 41)), (key(5), tip(9, 90))]);
         let events = vec![
             // New, and its next version.
             event(1, 1),
@@ -90,15 +102,15 @@ mod tests {
             event(5, 8),
             event(5, 9),
             event(5, 10),
-            // The next of one that was set aside.
+            // The next of one that was deferred.
             event(6, 1),
             event(6, 2),
         ];
-        let sorted = sort(events, &tips, |of| *of == key(6));
+        let plan = plan_batch(events, &last, |of| *of == key(6));
         let together: Vec<_> =
-            sorted.together.iter().map(|(event, expected)| (event.key.id.as_u128(), event.version, *expected)).collect();
+            plan.together.iter().map(|out| (out.event.key.id().as_u128(), out.event.version, out.expected)).collect();
         assert_eq!(together, [(1, 1, Some(0)), (1, 2, None), (3, 5, Some(40)), (5, 10, Some(90))]);
-        assert_eq!(versions(sorted.there.iter().map(|(event, _)| event)), [(5, 8), (5, 9)]);
-        assert_eq!(versions(&sorted.alone), [(2, 3), (2, 4), (3, 7), (3, 8), (4, 6), (6, 1), (6, 2)]);
+        assert_eq!(versions(plan.already_stored.iter().map(|(event, _)| event)), [(5, 8), (5, 9)]);
+        assert_eq!(versions(&plan.unresolved), [(2, 3), (2, 4), (3, 7), (3, 8), (4, 6), (6, 1), (6, 2)]);
     }
 }

@@ -1,4 +1,4 @@
-//! A lane's connection to the broker, and what the stream holds.
+//! A lane's connection to the broker, and reads of its stream.
 
 use std::ops::RangeInclusive;
 use std::pin::pin;
@@ -7,67 +7,67 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream as JetStream};
-use async_nats::{Client, ConnectOptions, Event as Happened};
+use async_nats::{Client, ConnectOptions, Event as ConnectionEvent};
 use chrono::{DateTime, SubsecRound as _, Utc};
-use events::AggregateKey;
 use events::envelope::header;
 use events::subject::{EVENT_MAX, EVENTS_STREAM};
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Broken;
-use super::extent::Extent;
-use super::resolve::{Last, Stored};
+use super::LaneError;
+use super::event::{StoredEvent, SubjectKey};
+use super::loss::StreamExtent;
+use super::resolve::LastMessage;
 
-/// Shorter than the idle timeout of the session, so that waiting for an answer never costs the shards.
+/// Shorter than the idle timeout of the session, so that waiting for an answer does not cost the shards.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Messages that are asked for side by side. Each comes with its body, so a slow link brings them one after the other: then the
-/// next one must come in time, and the last one when it comes.
-const LOOKS_AT_ONCE: usize = 64;
-const LOOKS_WITHIN: Duration = Duration::from_mins(5);
+/// Messages requested at the same time. Each answer holds the body, so a slow link delivers them one after the other: the timeout
+/// for an answer applies to the next one, and a single request may take much longer.
+const READS_AT_ONCE: usize = 64;
+const READ_WITHIN: Duration = Duration::from_mins(5);
 
-/// What `max_payload` must be at least, in bytes: the largest event and the headers of a dead letter (PROTOCOL W5).
+/// Lower bound of the server's `max_payload`, in bytes: the largest event with the headers of a dead letter (PROTOCOL W5).
 const PAYLOAD_NEEDED: usize = 4 * 1024 * 1024;
-/// What the relay's own `Nats-*` headers may add to the largest event, in bytes.
+/// Bytes that the relay's own `Nats-*` headers may add to the largest event.
 const RELAY_HEADERS: usize = 8 * 1024;
 
+/// A connection to the broker that is never re-established: a new connection may reach a broker that lost data, so the lane must
+/// check its watermarks first.
 pub struct Broker {
     client: Client,
     stream: JetStream,
-    /// The same, for many questions at once: each may take longer, because the others are in its way.
-    crowded: JetStream<()>,
-    found: Extent,
-    lost: CancellationToken,
+    /// The same stream with a longer timeout, for many requests at a time.
+    bulk_reads: JetStream<()>,
+    extent_at_connect: StreamExtent,
+    connection_lost: CancellationToken,
 }
 
 impl Broker {
-    /// Connects, and looks whether the stream is there and is what the relay needs.
-    pub async fn connect(urls: &[String]) -> Result<Self, Broken> {
-        let lost = CancellationToken::new();
-        let seen = lost.clone();
-        let options = ConnectOptions::new()
-            .name("listings-relay")
-            .request_timeout(Some(ANSWER_WITHIN))
-            // A new connection may lead to a broker that lost data: it is always ours to make, never the client's.
-            .max_reconnects(1)
-            .event_callback(move |happened| {
-                if matches!(happened, Happened::Disconnected | Happened::Closed) {
-                    seen.cancel();
-                }
-                std::future::ready(())
-            });
+    /// Connects, and checks that the stream exists and is configured as the relay needs it.
+    pub async fn connect(urls: &[String]) -> Result<Self, LaneError> {
+        let connection_lost = CancellationToken::new();
+        let on_loss = connection_lost.clone();
+        let options =
+            ConnectOptions::new().name("listings-relay").request_timeout(Some(ANSWER_WITHIN)).max_reconnects(1).event_callback(
+                move |event| {
+                    if matches!(event, ConnectionEvent::Disconnected | ConnectionEvent::Closed) {
+                        on_loss.cancel();
+                    }
+                    std::future::ready(())
+                },
+            );
         let client = timeout(CONNECT_WITHIN, options.connect(urls))
             .await
-            .map_err(|_| Broken::Broker(format!("no connection within {} s", CONNECT_WITHIN.as_secs())))?
-            .map_err(|error| Broken::Broker(error.to_string()))?;
+            .map_err(|_| LaneError::Broker(format!("no connection within {} s", CONNECT_WITHIN.as_secs())))?
+            .map_err(|error| LaneError::Broker(error.to_string()))?;
 
         let max_payload = client.server_info().max_payload;
         if max_payload < PAYLOAD_NEEDED {
-            return Err(Broken::Unfit(format!(
-                "max_payload of the server is {max_payload}, and must be {PAYLOAD_NEEDED} at least (see nats/server.conf)"
+            return Err(LaneError::Misconfigured(format!(
+                "max_payload of the server is {max_payload}; it must be at least {PAYLOAD_NEEDED} (see nats/server.conf)"
             )));
         }
         let mut context = jetstream::new(client.clone());
@@ -75,119 +75,125 @@ impl Broker {
         let stream = context.get_stream(EVENTS_STREAM).await.map_err(|error| not_found(&error))?;
         let info = stream.cached_info();
         if !info.config.allow_atomic_publish {
-            return Err(Broken::Waiting(format!(
-                "stream {EVENTS_STREAM} lacks allow_atomic: provision it, on a server of 2.12 or newer"
+            return Err(LaneError::Unavailable(format!(
+                "stream {EVENTS_STREAM} lacks allow_atomic: provision it, on nats-server 2.12 or newer"
             )));
         }
         let (largest, needed) = (info.config.max_message_size, EVENT_MAX + RELAY_HEADERS);
         if usize::try_from(largest).is_ok_and(|largest| largest > 0 && largest < needed) {
-            return Err(Broken::Waiting(format!(
-                "max_msg_size of stream {EVENTS_STREAM} is {largest}, and must be {needed} at least"
+            return Err(LaneError::Unavailable(format!(
+                "max_msg_size of stream {EVENTS_STREAM} is {largest}; it must be at least {needed}"
             )));
         }
-        let found = extent(info);
-        context.set_timeout(LOOKS_WITHIN);
-        let crowded = context.get_stream_no_info(EVENTS_STREAM).await.map_err(|error| not_found(&error))?;
-        Ok(Self { client, stream, crowded, found, lost })
+        let extent_at_connect = extent(info);
+        context.set_timeout(READ_WITHIN);
+        let bulk_reads = context.get_stream_no_info(EVENTS_STREAM).await.map_err(|error| not_found(&error))?;
+        Ok(Self { client, stream, bulk_reads, extent_at_connect, connection_lost })
     }
 
-    /// Cancelled when the connection was lost, even if only for a moment.
-    pub fn lost(&self) -> &CancellationToken {
-        &self.lost
+    /// Returns a token that is cancelled once the connection was lost, even if only for a moment.
+    pub fn connection_lost(&self) -> &CancellationToken {
+        &self.connection_lost
     }
 
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// What the stream held when we connected.
-    pub fn found(&self) -> Extent {
-        self.found
+    /// Returns the extent of the stream at the time of the connect.
+    pub fn extent_at_connect(&self) -> StreamExtent {
+        self.extent_at_connect
     }
 
-    /// What the stream holds now.
-    pub async fn extent(&self) -> Result<Extent, Broken> {
-        let info = self.stream.get_info().await.map_err(|error| Broken::Waiting(format!("stream {EVENTS_STREAM}: {error}")))?;
+    /// Returns the extent of the stream now.
+    pub async fn extent(&self) -> Result<StreamExtent, LaneError> {
+        let info =
+            self.stream.get_info().await.map_err(|error| LaneError::Unavailable(format!("stream {EVENTS_STREAM}: {error}")))?;
         Ok(extent(&info))
     }
 
     /// Fails if the connection was lost, even if only for a moment.
-    pub fn check_connected(&self) -> Result<(), Broken> {
-        if self.lost.is_cancelled() { Err(Broken::Broker("the connection was lost".to_owned())) } else { Ok(()) }
+    pub fn check_connected(&self) -> Result<(), LaneError> {
+        if self.connection_lost.is_cancelled() { Err(LaneError::Broker("the connection was lost".to_owned())) } else { Ok(()) }
     }
 
-    /// When the stream was created, as Postgres keeps it.
+    /// Returns when the stream was created, with the precision of Postgres.
     pub fn stream_created(&self) -> DateTime<Utc> {
-        self.found.created
+        self.extent_at_connect.created
     }
 
-    /// The last message of a subject, as the stream's leader has it.
-    pub async fn last(&self, subject: &str) -> Result<Last, Broken> {
+    /// Returns the last message of a subject, as the stream's leader has it.
+    pub async fn last_message(&self, subject: &str) -> Result<LastMessage, LaneError> {
         let read = self.stream.raw_message_builder().last_by_subject(subject).send().await;
-        Ok(read_message(read)?.map_or(Last::Nothing, |(last, _)| last))
+        Ok(read_message(read)?.map_or(LastMessage::None, |(message, _)| message))
     }
 
-    /// The message of that sequence, and its subject.
-    pub async fn at(&self, sequence: u64) -> Result<Option<(Last, String)>, Broken> {
+    /// Returns the message with this sequence, and its subject.
+    pub async fn message_at(&self, sequence: u64) -> Result<Option<(LastMessage, String)>, LaneError> {
         read_message(self.stream.raw_message_builder().sequence(sequence).send().await)
     }
 
-    /// [`Self::last`] of each of these aggregates.
-    pub async fn last_of(&self, keys: impl IntoIterator<Item = AggregateKey>) -> Result<Vec<(AggregateKey, Last)>, Broken> {
-        let look = async |key: AggregateKey| {
-            let read = self.crowded.raw_message_builder().last_by_subject(key.subject()).send().await;
-            Ok((key, read_message(read)?.map_or(Last::Nothing, |(last, _)| last)))
+    /// Returns the last event of each of these aggregates that has one.
+    pub async fn last_events(
+        &self,
+        keys: impl IntoIterator<Item = SubjectKey>,
+    ) -> Result<Vec<(SubjectKey, StoredEvent)>, LaneError> {
+        let read = async |key: SubjectKey| {
+            let read = self.bulk_reads.raw_message_builder().last_by_subject(key.subject()).send().await;
+            Ok(read_message(read)?.and_then(|(message, _)| message.event()).map(|event| (key, event)))
         };
-        one_after_the_other(stream::iter(keys).map(look).buffer_unordered(LOOKS_AT_ONCE)).await
+        let events = collect_in_time(stream::iter(keys).map(read).buffer_unordered(READS_AT_ONCE)).await?;
+        Ok(events.into_iter().flatten().collect())
     }
 
-    /// The messages with these sequences that are there, and their subjects.
-    pub async fn range(&self, sequences: RangeInclusive<u64>) -> Result<Vec<(Last, String)>, Broken> {
-        let look = async |sequence| read_message(self.crowded.raw_message_builder().sequence(sequence).send().await);
-        let seen = one_after_the_other(stream::iter(sequences).map(look).buffered(LOOKS_AT_ONCE)).await?;
-        Ok(seen.into_iter().flatten().collect())
+    /// Returns the messages that exist among these sequences, oldest first, with their subjects.
+    pub async fn messages_in(&self, sequences: RangeInclusive<u64>) -> Result<Vec<(LastMessage, String)>, LaneError> {
+        let read = async |sequence| read_message(self.bulk_reads.raw_message_builder().sequence(sequence).send().await);
+        let messages = collect_in_time(stream::iter(sequences).map(read).buffered(READS_AT_ONCE)).await?;
+        Ok(messages.into_iter().flatten().collect())
     }
 }
 
-async fn one_after_the_other<T>(looks: impl Stream<Item = Result<T, Broken>>) -> Result<Vec<T>, Broken> {
-    let mut looks = pin!(looks);
-    let mut seen = Vec::new();
-    while let Some(next) = timeout(ANSWER_WITHIN, looks.next())
+/// Collects answers, as long as the next one comes within the timeout.
+async fn collect_in_time<T>(answers: impl Stream<Item = Result<T, LaneError>>) -> Result<Vec<T>, LaneError> {
+    let mut answers = pin!(answers);
+    let mut collected = Vec::new();
+    while let Some(answer) = timeout(ANSWER_WITHIN, answers.next())
         .await
-        .map_err(|_| Broken::Broker(format!("no message came for {} s", ANSWER_WITHIN.as_secs())))?
+        .map_err(|_| LaneError::Broker(format!("no message came for {} s", ANSWER_WITHIN.as_secs())))?
     {
-        seen.push(next?);
+        collected.push(answer?);
     }
-    Ok(seen)
+    Ok(collected)
 }
 
-fn not_found(error: &GetStreamError) -> Broken {
+fn not_found(error: &GetStreamError) -> LaneError {
     match error.kind() {
-        GetStreamErrorKind::JetStream(answer) => Broken::Waiting(format!("stream {EVENTS_STREAM}: {answer}")),
+        GetStreamErrorKind::JetStream(answer) => LaneError::Unavailable(format!("stream {EVENTS_STREAM}: {answer}")),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName | GetStreamErrorKind::Request => {
-            Broken::Broker(format!("stream {EVENTS_STREAM}: {error}"))
+            LaneError::Broker(format!("stream {EVENTS_STREAM}: {error}"))
         }
     }
 }
 
-fn extent(info: &Info) -> Extent {
+fn extent(info: &Info) -> StreamExtent {
     let Info { created, state, .. } = info;
     // Postgres keeps microseconds, the broker nanoseconds.
     let created = created.trunc_subsecs(6);
-    Extent { created, first: state.first_sequence, last: state.last_sequence, messages: state.messages }
+    StreamExtent { created, first: state.first_sequence, last: state.last_sequence, messages: state.messages }
 }
 
-type Read = Result<jetstream::message::StreamMessage, jetstream::stream::RawMessageError>;
+type RawRead = Result<jetstream::message::StreamMessage, jetstream::stream::RawMessageError>;
 
-fn read_message(read: Read) -> Result<Option<(Last, String)>, Broken> {
+fn read_message(read: RawRead) -> Result<Option<(LastMessage, String)>, LaneError> {
     let message = match read {
         Ok(message) => message,
         Err(error) => {
             return match error.kind() {
                 LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                LastRawMessageErrorKind::JetStream(answer) => Err(Broken::Waiting(answer.to_string())),
+                LastRawMessageErrorKind::JetStream(answer) => Err(LaneError::Unavailable(answer.to_string())),
                 LastRawMessageErrorKind::InvalidSubject | LastRawMessageErrorKind::Other => {
-                    Err(Broken::Broker(error.to_string()))
+                    Err(LaneError::Broker(error.to_string()))
                 }
             };
         }
@@ -196,10 +202,10 @@ fn read_message(read: Read) -> Result<Option<(Last, String)>, Broken> {
     let version = text(header::AGGREGATE_VERSION).and_then(|version| version.parse().ok());
     let event_id = text(header::MESSAGE_ID).and_then(|id| id.split('/').next()?.parse().ok());
     let sequence = message.sequence;
-    let last = match (version, event_id) {
-        (Some(version), Some(event_id)) => Last::Event(Stored { version, event_id, sequence }),
-        // A relay always gives both.
-        (None, _) | (_, None) => Last::Foreign { sequence },
+    let read = match (version, event_id) {
+        (Some(version), Some(event_id)) => LastMessage::Event(StoredEvent { version, event_id, sequence }),
+        // A relay always writes both headers.
+        (None, _) | (_, None) => LastMessage::Foreign { sequence },
     };
-    Ok(Some((last, message.subject.to_string())))
+    Ok(Some((read, message.subject.to_string())))
 }

@@ -1,128 +1,131 @@
-//! Which events are next.
+//! Finds the events to publish next: rows of the outbox, with their events from the journal.
 
-use bytes::Bytes;
-use events::AggregateKey;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
 use uuid::Uuid;
 
-use super::Broken;
-use super::ownership::Session;
+use super::LaneError;
+use super::deferred::DeferredAggregates;
+use super::event::{JournalEvent, StoredEvent, SubjectKey};
+use super::journal_reader::{BATCH_EVENTS, JournalRow, ReadRows, rows_at};
+use super::ownership::ShardOwnership;
+use super::session::RelaySession;
 
-/// At most this many events travel together (PROTOCOL R6).
-pub const BATCH_EVENTS: i64 = 500;
+/// A claim reads above the floor of each shard, because the head of a table where much was deleted is slow to read. A row that
+/// committed late lies below the floor. It is found by a sweep, which reads from the start, this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// A gap is filled in steps of this many events: whatever their size, they fit in memory.
-const FILL_EVENTS: i64 = 20;
-
-/// An event of the journal, on its way.
-#[derive(Debug)]
-pub struct Event {
-    pub seq: i64,
-    pub key: AggregateKey,
-    pub version: u64,
-    pub id: Uuid,
-    /// A JSON object of text.
-    pub headers: String,
-    pub body: Bytes,
+/// Where a lane reads the outbox.
+pub struct Claimer {
+    /// By shard, the last row that was read; none means that the shard is read from the start.
+    floors: BTreeMap<i16, i64>,
+    swept: Instant,
+    /// In how many shards the last claim found rows.
+    shards_with_rows: usize,
+    /// The shards whose oldest rows may be in the stream already: their former owner may have died between ack and delete.
+    unverified: BTreeSet<i16>,
+    /// The aggregates of unpublishable rows that were logged.
+    logged: HashSet<Uuid>,
 }
 
-impl Event {
-    pub fn shard(&self) -> i16 {
-        shard_of(self.key.id)
+impl Claimer {
+    pub fn new() -> Self {
+        Self {
+            floors: BTreeMap::new(),
+            swept: Instant::now(),
+            shards_with_rows: 0,
+            unverified: BTreeSet::new(),
+            logged: HashSet::new(),
+        }
     }
-}
 
-/// The shard that an aggregate's events are in: by the id's last byte, since the first ones of a UUIDv7 are time (PROTOCOL W4).
-pub fn shard_of(id: Uuid) -> i16 {
-    i16::from(id.as_bytes()[15]) % super::SHARDS
-}
-
-/// A row whose aggregate this program does not know: a newer one wrote it.
-#[derive(Debug)]
-pub struct Unknown {
-    pub seq: i64,
-    pub aggregate: String,
-    pub id: Uuid,
-}
-
-impl Unknown {
-    pub fn shard(&self) -> i16 {
-        shard_of(self.id)
+    /// Begins to read a shard that was taken.
+    pub fn add(&mut self, shard: i16, stream_is_empty: bool) {
+        self.floors.remove(&shard);
+        if !stream_is_empty {
+            self.unverified.insert(shard);
+        }
     }
-}
 
-struct Row {
-    seq: i64,
-    aggregate: String,
-    aggregate_id: Uuid,
-    version: i64,
-    event_id: Uuid,
-    headers: String,
-    body: Vec<u8>,
-}
+    pub fn sweep_is_due(&self) -> bool {
+        self.swept.elapsed() >= SWEEP_EVERY
+    }
 
-impl Row {
-    fn read(self) -> Result<Event, Unknown> {
-        let Ok(kind) = self.aggregate.parse() else {
-            return Err(Unknown { seq: self.seq, aggregate: self.aggregate, id: self.aggregate_id });
+    /// Makes the next claim read every shard from the start.
+    pub fn sweep(&mut self) {
+        self.floors.clear();
+        self.swept = Instant::now();
+    }
+
+    /// Returns the oldest events above the floors, and moves the floors beyond them.
+    pub async fn claim(
+        &mut self,
+        session: &mut RelaySession,
+        ownership: &ShardOwnership,
+        deferred: &DeferredAggregates,
+        bytes: i64,
+    ) -> Result<Vec<JournalEvent>, LaneError> {
+        let floor = |shard: &i16| (*shard, self.floors.get(shard).copied().unwrap_or_default());
+        let floors: Vec<(i16, i64)> = ownership.owned().iter().map(floor).collect();
+        let without = deferred.backing_off();
+        let ReadRows { events, unpublishable, reached } = if without.is_empty() {
+            oldest(session, &floors, rows_per_shard(self.shards_with_rows), bytes).await?
+        } else {
+            oldest_without(session, &floors, &without, bytes).await?
         };
-        Ok(Event {
-            seq: self.seq,
-            key: AggregateKey { kind, id: self.aggregate_id },
-            version: self.version.unsigned_abs(),
-            id: self.event_id,
-            headers: self.headers,
-            body: self.body.into(),
-        })
-    }
-}
-
-/// What was found beyond the floors.
-#[derive(Debug, Default)]
-pub struct Claim {
-    /// The highest row of each shard that was looked at.
-    pub reached: Vec<(i16, i64)>,
-    /// In order of `seq`, and by version within an aggregate.
-    pub events: Vec<Event>,
-    pub unknown: Vec<Unknown>,
-}
-
-impl Claim {
-    fn of(rows: Vec<Row>) -> Self {
-        let mut claim = Self::default();
-        for row in rows {
-            let (shard, seq) = (shard_of(row.aggregate_id), row.seq);
-            match claim.reached.iter_mut().find(|(known, _)| *known == shard) {
-                Some((_, reached)) => *reached = seq,
-                None => claim.reached.push((shard, seq)),
-            }
-            match row.read() {
-                Ok(event) => claim.events.push(event),
-                Err(unknown) => claim.unknown.push(unknown),
+        self.shards_with_rows = reached.len();
+        self.floors.extend(reached);
+        for row in unpublishable {
+            if self.logged.insert(row.id) {
+                warn!(aggregate.id = %row.id, outbox.seq = row.seq, "Left an event in the outbox: no subject can name {:?} {}", row.kind, row.id);
             }
         }
-        in_order(&mut claim.events);
-        claim
+        Ok(events)
+    }
+
+    /// Returns the aggregates whose last message in the stream must be known before these events are published. Those of a batch
+    /// in flight are known from its ack.
+    pub fn to_look_up(&self, events: &[JournalEvent], in_flight: &HashSet<SubjectKey>) -> HashSet<SubjectKey> {
+        let wanted = events.iter().filter(|event| event.version > 1 || self.unverified.contains(&event.shard()));
+        wanted.map(|event| &event.key).filter(|key| !in_flight.contains(key)).cloned().collect()
+    }
+
+    /// Ends the doubt about shards of which the stream lacks an event: rows leave the outbox in order, so the stream has none of
+    /// the later ones.
+    pub fn verify(&mut self, events: &[JournalEvent], last_messages: &HashMap<SubjectKey, StoredEvent>) {
+        if self.unverified.is_empty() {
+            return;
+        }
+        for event in events {
+            if last_messages.get(&event.key).is_none_or(|last| last.version < event.version) {
+                self.unverified.remove(&event.shard());
+            }
+        }
     }
 }
 
-/// How many rows to look at in each shard, when the claim before found some in this many of them. A backlog in many shards fills a
-/// batch with a few of each; looking at a whole batch in each costs a third of the claim.
-pub fn rows_per_shard(shards_with_rows: usize) -> i64 {
+/// Returns how many rows to read per shard, if the claim before found rows in so many shards.
+///
+/// A backlog in many shards fills a batch with a few rows of each; reading a whole batch of each costs a third of the claim.
+fn rows_per_shard(shards_with_rows: usize) -> i64 {
     let shards = i64::try_from(shards_with_rows).unwrap_or(i64::MAX).max(1);
-    // Twice the share: shards are never filled evenly.
+    // Twice the average: shards are never filled evenly.
     (2 * BATCH_EVENTS / shards).clamp(1, BATCH_EVENTS)
 }
 
-/// Reads the oldest unpublished events of these shards, each beyond its floor.
+/// Reads the oldest unpublished events of these shards, each above its floor.
 ///
-/// Nothing is locked or marked: the session's advisory lock on the shard is the claim. Each lookup is a `lateral … offset 0`,
-/// which the planner cannot turn into a join of whole tables when its statistics are of an hour when they were empty.
-pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64, bytes: i64) -> Result<Claim, Broken> {
+/// No row is locked or changed: the session's advisory lock on the shard is the claim. Each lookup is a `lateral … offset 0`,
+/// which the planner cannot turn into a join of whole tables, even if its statistics say that they are empty.
+async fn oldest(session: &mut RelaySession, floors: &[(i16, i64)], per_shard: i64, bytes: i64) -> Result<ReadRows, LaneError> {
     let (shards, after): (Vec<i16>, Vec<i64>) = floors.iter().copied().unzip();
     let rows = session
         .run(async |connection| {
             sqlx::query_as!(
-                Row,
+                JournalRow,
                 r#"
                 with head as materialized (
                     select next.seq from unnest($1::smallint[], $2::bigint[]) as own (shard, floor)
@@ -146,21 +149,22 @@ pub async fn claim(session: &mut Session, floors: &[(i16, i64)], per_shard: i64,
             .await
         })
         .await?;
-    Ok(Claim::of(rows))
+    Ok(ReadRows::of(rows))
 }
 
-/// The same, leaving out some aggregates: however many of their events wait at the head, the others get their turn. Slower, since
-/// only the journal says whose event a row is; a shard where nothing else waits is read up to its end, so that this is not done
-/// again before the next sweep.
-pub async fn claim_without(
-    session: &mut Session,
+/// Like [`oldest`], but leaves out the events of some aggregates, however many of them are the oldest.
+///
+/// Slower, since only the journal says which aggregate a row belongs to. The floor of a shard that holds nothing else moves to
+/// its end, so that its rows are not read again before the next sweep.
+async fn oldest_without(
+    session: &mut RelaySession,
     floors: &[(i16, i64)],
-    without: &[AggregateKey],
+    without: &[SubjectKey],
     bytes: i64,
-) -> Result<Claim, Broken> {
+) -> Result<ReadRows, LaneError> {
     let (shards, after): (Vec<i16>, Vec<i64>) = floors.iter().copied().unzip();
-    let names: Vec<String> = without.iter().map(|key| key.kind.to_string()).collect();
-    let ids: Vec<Uuid> = without.iter().map(|key| key.id).collect();
+    let kinds: Vec<String> = without.iter().map(|key| key.kind().to_owned()).collect();
+    let ids: Vec<Uuid> = without.iter().map(SubjectKey::id).collect();
     let heads = session
         .run(async |connection| {
             sqlx::query!(
@@ -179,7 +183,7 @@ pub async fn claim_without(
                 "#,
                 &shards,
                 &after,
-                &names,
+                &kinds,
                 &ids,
                 BATCH_EVENTS,
             )
@@ -191,124 +195,13 @@ pub async fn claim_without(
     let mut seqs: Vec<i64> = heads.into_iter().flat_map(|head| head.seqs).collect();
     seqs.sort_unstable();
     seqs.truncate(usize::try_from(BATCH_EVENTS).unwrap_or(usize::MAX));
-    let mut claim = of_journal(session, &seqs, bytes).await?;
-    claim.reached.extend(nothing_else);
-    Ok(claim)
+    let mut read = rows_at(session, &seqs, bytes).await?;
+    read.reached.extend(nothing_else);
+    Ok(read)
 }
 
-/// These rows of the journal, as many as may travel together.
-async fn of_journal(session: &mut Session, seqs: &[i64], bytes: i64) -> Result<Claim, Broken> {
-    let rows = session
-        .run(async |connection| {
-            sqlx::query_as!(
-                Row,
-                r#"
-                with sized as (
-                    select head.seq, e.*, sum(octet_length(e.body)) over (order by head.seq) as bytes, row_number() over (order by head.seq) as n
-                      from unnest($1::bigint[]) as head (seq) cross join lateral (
-                           select aggregate, aggregate_id, version, event_id, headers, body from command.events where seq = head.seq offset 0) as e)
-                select seq as "seq!", aggregate, aggregate_id, version, event_id, headers::text as "headers!", body
-                  from sized where bytes <= $2 or n = 1 order by seq
-                "#,
-                seqs,
-                bytes,
-            )
-            .fetch_all(connection)
-            .await
-        })
-        .await?;
-    Ok(Claim::of(rows))
-}
-
-/// Puts the versions of each aggregate in order, in the places that the aggregate's events have.
-fn in_order(events: &mut [Event]) {
-    // A row lock orders them already; only a statement that writes two versions at once could number them otherwise.
-    let ordered = |events: &[Event]| {
-        let mut last = std::collections::HashMap::with_capacity(events.len());
-        events.iter().all(|event| last.insert(event.key, event.version).is_none_or(|before| before < event.version))
-    };
-    if !ordered(events) {
-        events.sort_by_key(|event| (event.key, event.version));
-    }
-}
-
-/// The journal's events of one aggregate from `after` up to, not including, `before`.
-pub async fn from_journal(session: &mut Session, key: AggregateKey, after: u64, before: u64) -> Result<Vec<Event>, Broken> {
-    let (after, before) = (after.cast_signed(), before.cast_signed());
-    let rows = session
-        .run(async |connection| {
-            sqlx::query_as!(
-                Row,
-                r#"select seq, aggregate, aggregate_id, version, event_id, headers::text as "headers!", body from command.events
-                    where aggregate = $1 and aggregate_id = $2 and version > $3 and version < $4 order by version limit $5"#,
-                key.kind.name(),
-                key.id,
-                after,
-                before,
-                FILL_EVENTS,
-            )
-            .fetch_all(connection)
-            .await
-        })
-        .await?;
-    Ok(rows.into_iter().filter_map(|row| row.read().ok()).collect())
-}
-
-/// The journal's event of each of these versions, in the same order.
-pub async fn journal_ids(session: &mut Session, wanted: &[(AggregateKey, u64)]) -> Result<Vec<Option<Uuid>>, Broken> {
-    let names: Vec<String> = wanted.iter().map(|(key, _)| key.kind.to_string()).collect();
-    let ids: Vec<Uuid> = wanted.iter().map(|(key, _)| key.id).collect();
-    let versions: Vec<i64> = wanted.iter().map(|(_, version)| version.cast_signed()).collect();
-    session
-        .run(async |connection| {
-            sqlx::query_scalar!(
-                r#"select e.event_id as "event_id?"
-                     from unnest($1::text[], $2::uuid[], $3::bigint[]) with ordinality as wanted (aggregate, id, version, n)
-                     left join lateral (select event_id from command.events
-                          where aggregate = wanted.aggregate and aggregate_id = wanted.id and version = wanted.version offset 0) as e on true
-                    order by wanted.n"#,
-                &names,
-                &ids,
-                &versions,
-            )
-            .fetch_all(connection)
-            .await
-        })
-        .await
-}
-
-/// The highest row of the journal.
-pub async fn journal_end(session: &mut Session) -> Result<i64, Broken> {
-    session
-        .run(async |connection| {
-            sqlx::query_scalar!(r#"select coalesce(max(seq), 0) as "seq!" from command.events"#).fetch_one(connection).await
-        })
-        .await
-}
-
-/// The journal's events of these shards from `after` up to `end`, the oldest first: some of them, none only if there are none.
-pub async fn journal_of(session: &mut Session, shards: &[i16], after: i64, end: i64, bytes: i64) -> Result<Claim, Broken> {
-    let shards: Vec<i32> = shards.iter().copied().map(i32::from).collect();
-    let seqs = session
-        .run(async |connection| {
-            sqlx::query_scalar!(
-                "select seq from command.events
-                  where seq > $1 and seq <= $2 and (get_byte(uuid_send(aggregate_id), 15) % $3) = any($4) order by seq limit $5",
-                after,
-                end,
-                i32::from(super::SHARDS),
-                &shards,
-                BATCH_EVENTS,
-            )
-            .fetch_all(connection)
-            .await
-        })
-        .await?;
-    of_journal(session, &seqs, bytes).await
-}
-
-/// Has these rows, by shard and seq, published like new ones.
-pub async fn put_back(session: &mut Session, rows: &[(i16, i64)]) -> Result<(), Broken> {
+/// Inserts these rows, by shard and seq, into the outbox again.
+pub async fn return_to_outbox(session: &mut RelaySession, rows: &[(i16, i64)]) -> Result<(), LaneError> {
     if rows.is_empty() {
         return Ok(());
     }

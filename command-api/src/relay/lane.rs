@@ -1,201 +1,174 @@
-//! One lane: take shards, claim their events, ship them; again and again, until something breaks.
+//! One lane of the relay: takes shards, claims their events, publishes them and deletes them from the outbox, until an error ends
+//! the attempt and the lane reconnects.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::AggregateKey;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use uuid::Uuid;
+use tracing::{debug, info, warn};
 
+use super::batch::{BatchPlan, OutgoingEvent, plan_batch};
 use super::broker::Broker;
-use super::claim::{Claim, Event, claim, claim_without, rows_per_shard, shard_of};
-use super::extent::Extent;
-use super::mark::{self, Kept, Mark};
-use super::ownership::Session;
-use super::pace::Pace;
-use super::publish::Naming;
-use super::resolve::Stored;
-use super::status::Aside;
-use super::{Broken, Metrics, Status};
+use super::claim::Claimer;
+use super::deferred::DeferredAggregates;
+use super::event::{JournalEvent, StoredEvent, SubjectKey};
+use super::loss::{LossDetector, StreamExtent};
+use super::ownership::ShardOwnership;
+use super::publisher::{Publisher, ResolveOutcome};
+use super::repair::ShardRepair;
+use super::rewind::defer_diverged;
+use super::send::{MessageIds, PublishAnswer, publish_batch};
+use super::session::{LaneConnections, RelaySession};
+use super::throttle::LaneThrottle;
+use super::watermark::{self, WatermarkCheck, Watermarks};
+use super::{LaneError, RelayMetrics, RelayStatus};
 
-/// Wake-ups can be missed (the process that commits is often not the shard's owner); polling finds the rest.
+/// A wake-up can be missed, because the process that commits is often not the owner of the shard. Polling finds the rest.
 const POLL: Duration = Duration::from_millis(25);
 
-/// The poll looks beyond the last row it saw: the head of a table where much was deleted is slow to read. Rows that
-/// committed late lie before it, and are found from the start this often.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// A few shards at a time, so that the processes that are left share what a dead one owned.
-const TAKE_AT_ONCE: usize = 2;
-const TAKE_EVERY: Duration = Duration::from_millis(100);
-
-/// Of a stop's grace, what the last events may take; whoever owns the shards next publishes the rest.
+/// The part of a stop's grace period in which the last events are published. The next owner of the shards publishes the rest.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
-const ASIDE_FIRST: Duration = Duration::from_secs(1);
-const ASIDE_LAST: Duration = Duration::from_mins(1);
-
-/// Aggregates whose last message is remembered. Forgetting one costs a read.
-const TIPS_KEPT: usize = 100_000;
-
 /// What a lane is started with.
-pub struct Plan {
+pub struct LaneSettings {
     pub number: i16,
-    /// The shards it may own.
+    /// The shards that it may own.
     pub shards: Vec<i16>,
     pub database: PgConnectOptions,
     pub nats_urls: Vec<String>,
     pub wake: watch::Receiver<()>,
-    pub status: Status,
-    pub metrics: Metrics,
+    pub status: RelayStatus,
+    pub metrics: RelayMetrics,
 }
 
-/// Works until told to stop, beginning again whenever something breaks that may mend by itself.
-pub async fn run(plan: Plan, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut pace = Pace::FULL;
+/// Runs the lane until `stop`. After an error that may pass, it reconnects with backoff.
+pub async fn run(settings: LaneSettings, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut throttle = LaneThrottle::FULL;
     let mut extent = None;
     while !stop.is_cancelled() {
-        let Err(broken) = Box::pin(attempt(&plan, &stop, &mut pace, &mut extent)).await else { continue };
-        plan.status.released(&plan.shards);
-        plan.status.waiting(plan.number, broken.to_string());
-        anyhow::ensure!(!matches!(broken, Broken::Unfit(_)), "{broken}");
-        let retry = pace.retry;
-        warn!(relay.lane = plan.number, error = %broken, retry_ms = retry.as_millis(), "Will begin again: {broken}");
+        let Err(error) = Box::pin(attempt(&settings, &stop, &mut throttle, &mut extent)).await else { continue };
+        settings.status.released(&settings.shards);
+        settings.status.waiting(settings.number, error.to_string());
+        anyhow::ensure!(!matches!(error, LaneError::Misconfigured(_)), "{error}");
+        let retry = throttle.retry_delay;
+        warn!(relay.lane = settings.number, error = %error, retry_ms = retry.as_millis(), "Will reconnect lane {}: {error}", settings.number);
         let _stopped = stop.run_until_cancelled(sleep(retry)).await;
-        pace = pace.after(&broken);
+        throttle = throttle.after_error(&error);
     }
-    plan.status.released(&plan.shards);
+    settings.status.released(&settings.shards);
     Ok(())
 }
 
-async fn attempt(plan: &Plan, stop: &CancellationToken, pace: &mut Pace, extent: &mut Option<Extent>) -> Result<(), Broken> {
+/// Connects, and works until an error or `stop`.
+async fn attempt(
+    settings: &LaneSettings,
+    stop: &CancellationToken,
+    throttle: &mut LaneThrottle,
+    extent: &mut Option<StreamExtent>,
+) -> Result<(), LaneError> {
     // The broker first: a process that cannot publish must not keep shards from one that can.
-    let opening = async { Ok::<_, Broken>((Broker::connect(&plan.nats_urls).await?, Session::open(&plan.database).await?)) };
-    let Some(opened) = stop.run_until_cancelled(opening).await else {
+    let connecting = async {
+        let broker = Arc::new(Broker::connect(&settings.nats_urls).await?);
+        Ok::<_, LaneError>(LaneConnections { broker, session: RelaySession::open(&settings.database).await? })
+    };
+    let Some(connected) = stop.run_until_cancelled(connecting).await else {
         return Ok(());
     };
-    let (broker, session) = opened?;
+    let connections = connected?;
+    let extent = extent.get_or_insert(connections.broker.extent_at_connect());
     let mut lane = Lane {
-        plan,
+        settings,
         stop,
-        pace,
-        extent: extent.get_or_insert(broker.found()),
-        broker: Arc::new(broker),
-        session,
-        owned: BTreeMap::new(),
-        marks: BTreeMap::new(),
-        tips: HashMap::new(),
-        aside: HashMap::new(),
-        refused: HashSet::new(),
-        unknown: HashSet::new(),
-        fresh: BTreeSet::new(),
-        acknowledged: Vec::new(),
-        newest: 0,
-        swept: Instant::now(),
-        spread: 0,
-        tried: 0,
+        throttle,
+        connections,
+        ownership: ShardOwnership::of(settings.shards.clone()),
+        claimer: Claimer::new(),
+        publisher: Publisher::new(settings.metrics.clone()),
+        watermarks: Watermarks::default(),
+        loss: LossDetector::since(extent),
+        deferred: DeferredAggregates::none(settings.status.clone()),
     };
-    plan.status.working(plan.number);
+    settings.status.working(settings.number);
     let outcome = lane.work().await;
-    // A session that is lost has nothing to release.
-    if !matches!(outcome, Err(Broken::Session(_))) {
-        lane.session.close().await;
+    // A lost session has nothing to release.
+    if !matches!(outcome, Err(LaneError::Session(_))) {
+        lane.connections.session.close().await;
     }
     outcome
 }
 
-pub struct SetAside {
-    until: Instant,
-    pause: Duration,
-}
-
-/// What a lane holds, and has learned while it held it.
-pub struct Lane<'a> {
-    pub plan: &'a Plan,
-    pub stop: &'a CancellationToken,
-    pub pace: &'a mut Pace,
-    pub broker: Arc<Broker>,
-    pub session: Session,
-    /// What the stream held when we last looked, be it in an earlier attempt: what goes while we begin again is lost as well.
-    extent: &'a mut Extent,
-    /// The shards that the session has the locks of, each with the last row seen.
-    pub owned: BTreeMap<i16, i64>,
-    /// By shard, the newest event that the stream is known to hold.
-    pub marks: BTreeMap<i16, Mark>,
-    pub tips: HashMap<AggregateKey, Stored>,
-    pub aside: HashMap<AggregateKey, SetAside>,
-    /// The aggregates whose events the broker refused since it last stored one.
-    pub refused: HashSet<AggregateKey>,
-    unknown: HashSet<Uuid>,
-    /// The shards whose oldest rows may be in the stream already: their former owner may have died between ack and delete.
-    fresh: BTreeSet<i16>,
-    /// Rows of the outbox that the broker has acknowledged, by shard and seq.
-    pub acknowledged: Vec<(i16, i64)>,
-    /// The highest sequence that was acknowledged to this connection.
-    pub newest: u64,
-    swept: Instant,
-    /// In how many shards the last claim found something.
-    spread: usize,
-    /// How often shards were tried, so that each gets its turn.
-    tried: usize,
+/// One attempt of a lane: its connections, and what was learned through them.
+struct Lane<'a> {
+    settings: &'a LaneSettings,
+    stop: &'a CancellationToken,
+    throttle: &'a mut LaneThrottle,
+    connections: LaneConnections,
+    ownership: ShardOwnership,
+    claimer: Claimer,
+    publisher: Publisher,
+    watermarks: Watermarks,
+    loss: LossDetector<'a>,
+    deferred: DeferredAggregates,
 }
 
 impl Lane<'_> {
-    async fn work(&mut self) -> Result<(), Broken> {
-        let mut wake = self.plan.wake.clone();
-        let mut next_take = Instant::now();
-        let mut prefetched: Option<Vec<Event>> = None;
-        // What went while we began again is lost as well.
-        self.check_nothing_lost().await?;
-        self.check_rewound().await?;
+    async fn work(&mut self) -> Result<(), LaneError> {
+        let mut wake = self.settings.wake.clone();
+        let mut claimed_ahead: Option<Vec<JournalEvent>> = None;
+        // Messages can be lost while a lane reconnects.
+        self.loss.check(&mut self.connections).await?;
+        defer_diverged(&mut self.connections, self.settings, &mut self.deferred).await?;
         while !self.stop.is_cancelled() {
-            self.broker.check_connected()?;
-            if self.owned.len() < self.plan.shards.len() && Instant::now() >= next_take {
-                self.take().await?;
-                next_take = Instant::now() + TAKE_EVERY;
+            self.connections.broker.check_connected()?;
+            if self.ownership.attempt_is_due() {
+                self.take_shards().await?;
             }
-            let events = if let Some(events) = prefetched.take() {
+            let events = if let Some(events) = claimed_ahead.take() {
                 events
             } else {
-                // A sweep reads what a batch in flight has read already: it waits until that is deleted.
-                self.settle().await?;
-                if self.swept.elapsed() >= SWEEP {
-                    self.check_nothing_lost().await?;
-                    self.check_no_doubt().await?;
-                    self.sweep();
+                // Otherwise the claim could return rows that are acknowledged already.
+                self.delete_acknowledged().await?;
+                if self.claimer.sweep_is_due() {
+                    self.loss.check(&mut self.connections).await?;
+                    self.check_watermarks_valid().await?;
+                    self.claimer.sweep();
                 }
                 self.claim(&HashSet::new()).await?
             };
             if events.is_empty() {
-                self.settle().await?;
-                tokio::select! {
-                    () = self.stop.cancelled() => {}
-                    () = self.broker.lost().cancelled() => {}
-                    () = sleep(POLL) => {}
-                    () = async { if wake.changed().await.is_err() { pending::<()>().await } } => {}
-                }
+                self.delete_acknowledged().await?;
+                self.wait(&mut wake).await;
             } else {
-                let ahead = self.swept.elapsed() < SWEEP;
-                prefetched = self.ship(events, ahead, Naming::Own).await?;
-                *self.pace = self.pace.after_success();
+                let claim_ahead = !self.claimer.sweep_is_due();
+                claimed_ahead = self.publish(events, claim_ahead, MessageIds::Original).await?;
+                *self.throttle = self.throttle.after_success();
             }
         }
-        self.finish(prefetched.unwrap_or_default()).await
+        self.finish(claimed_ahead.unwrap_or_default()).await
     }
 
-    /// Publishes what is committed by now: there may be nobody else to do it soon.
-    async fn finish(&mut self, mut events: Vec<Event>) -> Result<(), Broken> {
+    /// Waits for a wake-up or the next poll.
+    async fn wait(&self, wake: &mut watch::Receiver<()>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.connections.broker.connection_lost().cancelled() => {}
+            () = sleep(POLL) => {}
+            () = async { if wake.changed().await.is_err() { pending::<()>().await } } => {}
+        }
+    }
+
+    /// Publishes what is committed by now, because no other process may be there to do it.
+    async fn finish(&mut self, mut events: Vec<JournalEvent>) -> Result<(), LaneError> {
         let deadline = Instant::now() + FINISH_WITHIN;
-        self.sweep();
+        self.claimer.sweep();
         loop {
-            self.ship(events, false, Naming::Own).await?;
-            self.settle().await?;
+            self.publish(events, false, MessageIds::Original).await?;
+            self.delete_acknowledged().await?;
             if Instant::now() >= deadline {
                 return Ok(());
             }
@@ -206,128 +179,217 @@ impl Lane<'_> {
         }
     }
 
-    /// Has the next claim begin at the start.
-    fn sweep(&mut self) {
-        self.owned.values_mut().for_each(|floor| *floor = 0);
-        self.swept = Instant::now();
-    }
+    // Ownership: a shard is owned once its lock is held and the stream lacks nothing of it.
 
-    /// Takes a few of the shards that nobody owns, and makes sure that the stream has what it acknowledged for them.
-    async fn take(&mut self) -> Result<(), Broken> {
-        let missing: Vec<i16> = self.plan.shards.iter().copied().filter(|shard| !self.owned.contains_key(shard)).collect();
-        self.tried += TAKE_AT_ONCE;
-        let wanted: Vec<i16> =
-            missing.iter().cycle().skip(self.tried % missing.len()).take(TAKE_AT_ONCE.min(missing.len())).copied().collect();
-        let mut lost = self.take_whole(&wanted).await?;
+    /// Takes a few of the shards that have no owner. Repairs the stream first if it lost events of theirs.
+    async fn take_shards(&mut self) -> Result<(), LaneError> {
+        let (candidates, others) = self.ownership.candidates();
+        let mut lost = self.lock_and_check(&candidates).await?;
         if !lost.is_empty() {
-            // What lost one shard's events has most likely lost the others' too: one reading of the journal for all.
-            let rest: Vec<i16> = missing.into_iter().filter(|shard| !wanted.contains(shard)).collect();
-            lost.extend(self.take_whole(&rest).await?);
-            self.repair(&lost).await?;
+            // The stream has most likely lost events of the other shards too: one pass over the journal repairs them all.
+            lost.extend(self.lock_and_check(&others).await?);
+            self.repair(lost).await?;
         }
+        self.ownership.attempted();
         Ok(())
     }
 
-    /// Locks those of these shards that are free. Owns the ones that the stream has all of; returns the others.
-    async fn take_whole(&mut self, wanted: &[i16]) -> Result<Vec<(i16, String)>, Broken> {
+    /// Locks those of these shards that are free. Owns the intact ones; returns the others, and what they have lost.
+    async fn lock_and_check(&mut self, shards: &[i16]) -> Result<Vec<(i16, String)>, LaneError> {
+        let LaneConnections { session, broker } = &mut self.connections;
         let mut lost = Vec::new();
-        for shard in self.session.try_take(wanted).await? {
-            match mark::check(&mut self.session, &self.broker, shard).await? {
-                Kept::Unmarked => self.own(shard, None),
-                Kept::All(mark) => self.own(shard, Some(mark)),
-                Kept::Lost(why) => lost.push((shard, why)),
+        for shard in session.try_lock(shards).await? {
+            let watermark = match watermark::check(session, broker, shard).await? {
+                WatermarkCheck::NoWatermark => None,
+                WatermarkCheck::Intact(watermark) => Some(watermark),
+                WatermarkCheck::Lost(why) => {
+                    lost.push((shard, why));
+                    continue;
+                }
+            };
+            self.ownership.add(shard);
+            self.claimer.add(shard, broker.extent_at_connect().messages == 0);
+            self.settings.status.owns(shard, watermark.clone());
+            if let Some(watermark) = watermark {
+                self.watermarks.add(shard, watermark);
             }
+            info!(relay.shard = shard, relay.lane = self.settings.number, "Took shard {shard}");
         }
         Ok(lost)
     }
 
-    fn own(&mut self, shard: i16, mark: Option<Mark>) {
-        self.owned.insert(shard, 0);
-        if self.broker.found().messages > 0 {
-            self.fresh.insert(shard);
+    /// Publishes every event of these shards that the stream does not hold, then owns them.
+    async fn repair(&mut self, lost: Vec<(i16, String)>) -> Result<(), LaneError> {
+        let shards = lost.iter().map(|(shard, _)| *shard).collect();
+        for (shard, why) in lost {
+            warn!(relay.shard = shard, "Repairing shard {shard} from the journal, because the broker lost events of it: {why}");
+            self.settings.status.owns(shard, None);
+            self.settings.status.repairs(shard, why);
         }
-        self.plan.status.owns(shard, mark.clone());
-        self.marks.extend(mark.map(|mark| (shard, mark)));
-        info!(relay.shard = shard, relay.lane = self.plan.number, "Took shard {shard}");
-    }
-
-    /// Fails if the stream has lost something since we looked last; whoever takes a shard then repairs it first.
-    ///
-    /// Comes before every change of a mark, and before a gap is filled: what is published after a loss could hide it.
-    pub async fn check_nothing_lost(&mut self) -> Result<(), Broken> {
-        let extent = self.session.keep_while(self.broker.extent()).await??;
-        let lost = extent.lost_since(self.extent, self.newest);
-        if lost.is_some() {
-            // Every shard: another lane may have looked before the last messages came, and miss none that are gone.
-            mark::doubt_all(&mut self.session).await?;
+        let mut repair = ShardRepair::begin(&mut self.connections.session, shards).await?;
+        while let Some(events) = repair.next(&mut self.connections.session, self.throttle.batch_bytes).await? {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            // In an empty stream there are no last messages to look up, except of events that were published and then forgotten.
+            let first_to_look_up = if self.connections.broker.extent_at_connect().messages == 0 { 2 } else { 1 };
+            let known = events.iter().filter(|event| event.version >= first_to_look_up).map(|event| event.key.clone()).collect();
+            self.publisher.look_up(&mut self.connections, known).await?;
+            self.publish(events, false, MessageIds::Repair).await?;
+            self.delete_acknowledged().await?;
+            repair.return_unpublished(&mut self.connections.session, &self.deferred).await?;
         }
-        // Only now: until it is written down, it is to be found again.
-        *self.extent = extent;
-        lost.map_or(Ok(()), |why| Err(Broken::Lost(why)))
-    }
-
-    /// Fails if another lane has seen that the stream lost something.
-    async fn check_no_doubt(&mut self) -> Result<(), Broken> {
-        let owned: Vec<i16> = self.owned.keys().copied().collect();
-        if mark::is_doubtful(&mut self.session, &owned).await? {
-            return Err(Broken::Lost("another lane has seen it".to_owned()));
+        self.loss.check(&mut self.connections).await?;
+        self.watermarks.validate(&mut self.connections, repair.shards()).await?;
+        for &shard in repair.shards() {
+            self.settings.status.repaired(shard);
+            self.ownership.add(shard);
+            self.claimer.add(shard, true);
+            info!(relay.shard = shard, "Repaired shard {shard}");
         }
         Ok(())
     }
 
-    /// The next unpublished events of the shards that are owned, and what is needed to know of their subjects; those in flight
-    /// will be known by their ack.
-    pub async fn claim(&mut self, in_flight: &HashSet<AggregateKey>) -> Result<Vec<Event>, Broken> {
-        if self.owned.is_empty() {
-            self.session.ping_if_due().await?;
+    /// Fails if another lane has detected a loss.
+    async fn check_watermarks_valid(&mut self) -> Result<(), LaneError> {
+        let owned: Vec<i16> = self.ownership.owned().iter().copied().collect();
+        LossDetector::check_invalidated(&mut self.connections.session, &owned).await
+    }
+
+    // Events: claim, batch, publish, resolve, delete.
+
+    /// Returns the next unpublished events, after reading the last messages of their subjects where those are needed. The batch in
+    /// flight does not need them: its ack tells.
+    async fn claim(&mut self, in_flight: &HashSet<SubjectKey>) -> Result<Vec<JournalEvent>, LaneError> {
+        let session = &mut self.connections.session;
+        if self.ownership.owned().is_empty() {
+            session.ping_if_due().await?;
             return Ok(Vec::new());
         }
-        let Claim { events, unknown, reached } = self.read_outbox().await?;
-        self.spread = reached.len();
-        self.owned.extend(reached);
-        for unknown in unknown {
-            if self.unknown.insert(unknown.id) {
-                warn!(aggregate.id = %unknown.id, "Left an event of {} {} for a newer program", unknown.aggregate, unknown.id);
-            }
-        }
-        let wanted = events.iter().filter(|event| event.version > 1 || self.fresh.contains(&event.shard()));
-        let wanted = wanted.map(|event| event.key).filter(|key| !in_flight.contains(key)).collect();
-        self.look_up(wanted).await?;
-        for event in events.iter().rev() {
-            // Rows leave in order: behind one that the stream lacks there are no more that it has.
-            if self.fresh.contains(&event.shard()) && self.tips.get(&event.key).is_none_or(|tip| tip.version < event.version) {
-                self.fresh.remove(&event.shard());
-            }
-        }
+        let events = self.claimer.claim(session, &self.ownership, &self.deferred, self.throttle.batch_bytes).await?;
+        let unknown = self.claimer.to_look_up(&events, in_flight);
+        self.publisher.look_up(&mut self.connections, unknown).await?;
+        self.claimer.verify(&events, self.publisher.last_messages());
         Ok(events)
     }
 
-    async fn read_outbox(&mut self) -> Result<Claim, Broken> {
-        let floors: Vec<(i16, i64)> = self.owned.iter().map(|(shard, floor)| (*shard, *floor)).collect();
-        let without: Vec<AggregateKey> = self.aside.keys().copied().filter(|key| self.is_aside(key)).collect();
-        if without.is_empty() {
-            claim(&mut self.session, &floors, rows_per_shard(self.spread), self.pace.batch_bytes).await
-        } else {
-            claim_without(&mut self.session, &floors, &without, self.pace.batch_bytes).await
+    /// Publishes events: as many as possible as one batch, the others one by one. Returns the next events, if it was to claim them
+    /// while the batch was in flight.
+    async fn publish(
+        &mut self,
+        mut events: Vec<JournalEvent>,
+        mut claim_ahead: bool,
+        ids: MessageIds,
+    ) -> Result<Option<Vec<JournalEvent>>, LaneError> {
+        let mut claimed = None;
+        while !events.is_empty() {
+            // An aggregate may have been deferred after its events were claimed.
+            events.retain(|event| !self.deferred.is_backing_off(&event.key));
+            let is_deferred = |key: &SubjectKey| self.deferred.contains(key);
+            let BatchPlan { together, already_stored, mut unresolved } =
+                plan_batch(events, self.publisher.last_messages(), is_deferred);
+            for (event, stored) in already_stored {
+                self.acknowledge(&event, stored);
+            }
+            if !together.is_empty() {
+                let (answer, next) = self.publish_and_claim(&together, claim_ahead, ids).await?;
+                claimed = claimed.or(next);
+                claim_ahead = false;
+                unresolved.splice(0..0, self.acknowledge_batch(together, answer)?);
+            }
+            events = self.resolve_first_of_each(unresolved, ids).await?;
+        }
+        Ok(claimed)
+    }
+
+    /// Publishes a batch. While it is in flight, deletes what was acknowledged before and claims the next events: most of the
+    /// relay's speed comes from doing both at the same time.
+    async fn publish_and_claim(
+        &mut self,
+        batch: &[OutgoingEvent],
+        claim_ahead: bool,
+        ids: MessageIds,
+    ) -> Result<(PublishAnswer, Option<Vec<JournalEvent>>), LaneError> {
+        let broker = Arc::clone(&self.connections.broker);
+        let answered = CancellationToken::new();
+        let publishing = async {
+            let _answered = answered.clone().drop_guard();
+            publish_batch(&broker, batch, ids).await
+        };
+        let working = async {
+            if self.watermarks.delete_pays() {
+                self.delete_acknowledged().await?;
+            }
+            let mut claimed = None;
+            if claim_ahead {
+                let in_flight: HashSet<SubjectKey> = batch.iter().map(|out| out.event.key.clone()).collect();
+                claimed = Some(self.claim(&in_flight).await?);
+            }
+            self.connections.session.keep_alive_while(answered.cancelled()).await?;
+            Ok(claimed)
+        };
+        tokio::try_join!(publishing, working)
+    }
+
+    /// Returns the events that the answer does not confirm. They are to be resolved one by one.
+    fn acknowledge_batch(&mut self, batch: Vec<OutgoingEvent>, answer: PublishAnswer) -> Result<Vec<JournalEvent>, LaneError> {
+        match answer {
+            PublishAnswer::Stored { sequence } => {
+                for (event, stored) in self.publisher.record_batch(&mut self.loss, &batch, sequence)? {
+                    self.acknowledge(event, stored);
+                }
+                Ok(Vec::new())
+            }
+            PublishAnswer::Unavailable(reason) => Err(LaneError::Unavailable(reason)),
+            PublishAnswer::Unconfirmed | PublishAnswer::Duplicate | PublishAnswer::Rejected(_) => {
+                debug!(events = batch.len(), ?answer, "Resolving a batch one by one");
+                Ok(batch.into_iter().map(|out| out.event).collect())
+            }
         }
     }
 
-    /// Whether it is not yet time to try this aggregate again.
-    pub fn is_aside(&self, key: &AggregateKey) -> bool {
-        self.aside.get(key).is_some_and(|aside| aside.until > Instant::now())
-    }
-
-    pub fn set_aside(&mut self, key: AggregateKey, reason: String, diverged: bool) {
-        let pause = self.aside.get(&key).map_or(ASIDE_FIRST, |aside| (aside.pause * 2).min(ASIDE_LAST));
-        warn!(aggregate.name = %key.kind, aggregate.id = %key.id, diverged, retry_ms = pause.as_millis(), "Set {key} aside: {reason}");
-        self.aside.insert(key, SetAside { until: Instant::now() + pause, pause });
-        self.plan.status.set_aside(key, Aside { shard: shard_of(key.id), diverged, reason });
-    }
-
-    pub fn remember(&mut self, key: AggregateKey, tip: Stored) {
-        if self.tips.len() >= TIPS_KEPT {
-            self.tips.clear();
+    /// Resolves the first event of each aggregate; returns the others, which can follow it in a batch.
+    async fn resolve_first_of_each(
+        &mut self,
+        events: Vec<JournalEvent>,
+        ids: MessageIds,
+    ) -> Result<Vec<JournalEvent>, LaneError> {
+        let mut resolved = HashSet::new();
+        let mut later = Vec::new();
+        let mut rejection = None;
+        for event in events {
+            if !resolved.insert(event.key.clone()) {
+                later.push(event);
+                continue;
+            }
+            let (connections, loss) = (&mut self.connections, &mut self.loss);
+            match self.publisher.resolve(connections, loss, &event, ids, self.throttle.batch_bytes).await? {
+                ResolveOutcome::Stored(stored) => self.acknowledge(&event, stored),
+                ResolveOutcome::Rejected(reason) => {
+                    self.publisher.record_rejection(event.key.clone());
+                    rejection = Some(reason.clone());
+                    self.deferred.defer(event.key, reason, false);
+                }
+                ResolveOutcome::Deferred { reason, diverged } => self.deferred.defer(event.key, reason, diverged),
+            }
         }
-        self.tips.insert(key, tip);
+        match rejection {
+            Some(reason) if self.publisher.rejects_everything() => Err(LaneError::Unavailable(reason)),
+            Some(_) | None => Ok(later),
+        }
+    }
+
+    /// Records that the stream holds an event.
+    fn acknowledge(&mut self, event: &JournalEvent, stored: StoredEvent) {
+        self.deferred.resume(&event.key);
+        self.watermarks.acknowledge(event, stored);
+    }
+
+    /// Deletes the acknowledged events from the outbox and moves the watermarks.
+    async fn delete_acknowledged(&mut self) -> Result<(), LaneError> {
+        for (shard, watermark) in self.watermarks.delete_acknowledged(&mut self.connections, &mut self.loss).await? {
+            self.settings.status.owns(shard, Some(watermark));
+        }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! How much waits to be published, for how long, why, and how much was published.
+//! Metrics of the relay: the backlog, its age, what delays it, and what was published.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Status;
-use super::ownership::LOCK_CLASS;
+use super::RelayStatus;
+use super::session::LOCK_CLASS;
 
 /// Often enough for an alert, seldom enough to cost nothing.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 const SAMPLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Counting stops here: beyond it only the order of magnitude matters, and counting costs.
+/// Upper bound of the counted backlog: above it only the order of magnitude matters, and counting is expensive.
 const COUNTED: i64 = 200_000;
 
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
+pub struct RelayMetrics {
     unpublished: Gauge,
     oldest_age: Gauge<f64, AtomicU64>,
     unowned: Gauge,
-    set_aside: Gauge,
+    deferred: Gauge,
     diverged: Gauge,
     repairing: Gauge,
     published: Counter,
 }
 
-impl Metrics {
+impl RelayMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("outbox_unpublished", "Events that are committed and not yet published", metrics.unpublished.clone());
@@ -43,7 +43,7 @@ impl Metrics {
             metrics.oldest_age.clone(),
         );
         registry.register("relay_shards_unowned", "Shards that no process publishes", metrics.unowned.clone());
-        registry.register("relay_set_aside", "Aggregates that this process cannot publish for now", metrics.set_aside.clone());
+        registry.register("relay_set_aside", "Aggregates that this process cannot publish for now", metrics.deferred.clone());
         registry.register(
             "relay_diverged",
             "Aggregates with another history in the stream than in the journal, as far as this process knows",
@@ -59,40 +59,44 @@ impl Metrics {
     }
 }
 
-/// Looks at the relay's status and at the outbox now and then, until told to stop. While Postgres is away the gauges keep what they last showed.
-pub(super) async fn sample(database: PgConnectOptions, metrics: Metrics, status: Status, stop: CancellationToken) {
+/// Samples the relay's status and the outbox until `stop`. While Postgres is unavailable, the gauges of the outbox keep their last
+/// values.
+pub(super) async fn sample(database: PgConnectOptions, metrics: RelayMetrics, status: RelayStatus, stop: CancellationToken) {
     let database = database.application_name("listings-relay-metrics");
     let mut connection: Option<PgConnection> = None;
     while stop.run_until_cancelled(tokio::time::sleep(SAMPLE_EVERY)).await.is_some() {
-        let seen = status.totals();
-        metrics.set_aside.set(seen.set_aside);
-        metrics.diverged.set(seen.diverged);
-        metrics.repairing.set(seen.repairing);
-        let looked = stop.run_until_cancelled(timeout(SAMPLE_WITHIN, look(&database, connection.take()))).await;
-        if let Some(Ok(Ok((still, outbox)))) = looked {
+        let totals = status.totals();
+        metrics.deferred.set(totals.deferred);
+        metrics.diverged.set(totals.diverged);
+        metrics.repairing.set(totals.repairing);
+        let sampled = stop.run_until_cancelled(timeout(SAMPLE_WITHIN, sample_outbox(&database, connection.take()))).await;
+        if let Some(Ok(Ok((open, outbox)))) = sampled {
             metrics.unpublished.set(outbox.unpublished);
             metrics.oldest_age.set(outbox.oldest);
             metrics.unowned.set(i64::from(super::SHARDS) - outbox.owned);
-            connection = Some(still);
+            connection = Some(open);
         }
     }
 }
 
-struct Outbox {
+struct OutboxSample {
     unpublished: i64,
-    /// The age of the oldest, in seconds.
+    /// Age of the oldest unpublished event, in seconds.
     oldest: f64,
-    /// The shards that somebody owns.
+    /// Number of shards that have an owner.
     owned: i64,
 }
 
-async fn look(database: &PgConnectOptions, connection: Option<PgConnection>) -> sqlx::Result<(PgConnection, Outbox)> {
+async fn sample_outbox(
+    database: &PgConnectOptions,
+    connection: Option<PgConnection>,
+) -> sqlx::Result<(PgConnection, OutboxSample)> {
     let mut connection = match connection {
         Some(connection) => connection,
         None => database.connect().await?,
     };
     let outbox = sqlx::query_as!(
-        Outbox,
+        OutboxSample,
         r#"select (select count(*) from (select 1 from command.outbox limit $1) as counted) as "unpublished!",
                   coalesce((select extract(epoch from clock_timestamp() - min(e.recorded_at))::float8
                       from generate_series(0, $2::int - 1) as own (shard)

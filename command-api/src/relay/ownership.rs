@@ -1,118 +1,77 @@
-//! A lane's session with Postgres, and the shards that it owns through it.
-//!
-//! The lock, the claim and the delete of a shard run on one session, so that losing the session is losing all three. Postgres
-//! ends a session that was silent for a few seconds: that is how a stopped process loses its shards, whose sockets the kernel
-//! keeps alive for it.
+//! Which shards a lane may own, and which it does own: a rule without I/O.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 
-use super::Broken;
+/// Shards are taken a few at a time, so that the surviving processes share the shards of a dead one.
+const TAKE_AT_ONCE: usize = 2;
+const TAKE_EVERY: Duration = Duration::from_millis(100);
 
-/// First half of the advisory locks' key, the shard is the second. Spells "LR".
-pub const LOCK_CLASS: i32 = 0x4c52;
-
-/// Longer than any pause of a healthy process, shorter than anyone wants to wait for a takeover.
-const IDLE_SESSION_TIMEOUT: &str = "5s";
-
-/// Well within the idle timeout, so that one late ping does not cost the shards.
-const PING_EVERY: Duration = Duration::from_secs(1);
-
-/// A statement of the relay takes milliseconds. One that takes this long means that the database is not there any more.
-const STATEMENT_TIMEOUT: &str = "10s";
-const ANSWER_WITHIN: Duration = Duration::from_secs(11);
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-
-/// In milliseconds. A process that stops while Postgres is sending to it is neither idle nor in a statement that can be cancelled,
-/// and its kernel answers the probes: only this ends its session.
-const UNREAD_TIMEOUT: &str = "10000";
-
-/// The relay's statements look up some hundred rows by key. The outbox grows from nothing to a backlog and back within seconds, so
-/// the planner's statistics are always wrong, and a plan by them once read the whole backlog for each batch (50 ms against 1 ms).
-const PLANS: [(&str, &str); 5] = [
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("enable_seqscan", "off"),
-    ("jit", "off"),
-    // Planning costs more than an empty poll.
-    ("plan_cache_mode", "force_generic_plan"),
-];
-
-/// A session of its own, never from a pool.
-pub struct Session {
-    connection: PgConnection,
-    used: Instant,
+/// The shards of a lane.
+pub struct ShardOwnership {
+    /// The shards that the lane may own.
+    assigned: Vec<i16>,
+    /// The shards whose locks the lane's session holds, and of which the stream lacks nothing.
+    owned: BTreeSet<i16>,
+    /// Where the next candidates begin among the shards that are not owned, so that each gets its turn.
+    rotation: usize,
+    next_attempt: Instant,
 }
 
-impl Session {
-    pub async fn open(database: &PgConnectOptions) -> Result<Self, Broken> {
-        let options = database
-            .clone()
-            .application_name("listings-relay")
-            .options([
-                ("idle_session_timeout", IDLE_SESSION_TIMEOUT),
-                ("statement_timeout", STATEMENT_TIMEOUT),
-                ("tcp_user_timeout", UNREAD_TIMEOUT),
-            ])
-            .options(PLANS);
-        let connection = timeout(CONNECT_WITHIN, options.connect())
-            .await
-            .map_err(|_| Broken::Session(format!("no connection within {} s", CONNECT_WITHIN.as_secs())))??;
-        Ok(Self { connection, used: Instant::now() })
+impl ShardOwnership {
+    pub fn of(assigned: Vec<i16>) -> Self {
+        Self { assigned, owned: BTreeSet::new(), rotation: 0, next_attempt: Instant::now() }
     }
 
-    /// Runs statements on the session; one that does not end is a lost session.
-    pub async fn run<T>(&mut self, work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>) -> Result<T, Broken> {
-        let outcome = timeout(ANSWER_WITHIN, work(&mut self.connection))
-            .await
-            .map_err(|_| Broken::Session(format!("no answer within {} s", ANSWER_WITHIN.as_secs())))?;
-        self.used = Instant::now();
-        Ok(outcome?)
+    pub fn owned(&self) -> &BTreeSet<i16> {
+        &self.owned
     }
 
-    /// Says that we are here, if nothing was said for a second.
-    pub async fn ping_if_due(&mut self) -> Result<(), Broken> {
-        if self.used.elapsed() >= PING_EVERY {
-            self.run(async |connection| connection.ping().await).await?;
+    pub fn add(&mut self, shard: i16) {
+        self.owned.insert(shard);
+    }
+
+    /// Returns whether there is a shard to take, and the last attempt is long enough ago.
+    pub fn attempt_is_due(&self) -> bool {
+        self.owned.len() < self.assigned.len() && Instant::now() >= self.next_attempt
+    }
+
+    pub fn attempted(&mut self) {
+        self.next_attempt = Instant::now() + TAKE_EVERY;
+    }
+
+    /// Returns the shards to try now, and the others that are not owned.
+    pub fn candidates(&mut self) -> (Vec<i16>, Vec<i16>) {
+        let mut missing: Vec<i16> = self.assigned.iter().copied().filter(|shard| !self.owned.contains(shard)).collect();
+        self.rotation += TAKE_AT_ONCE;
+        let turn = self.rotation.checked_rem(missing.len()).unwrap_or_default();
+        missing.rotate_left(turn);
+        let rest = missing.split_off(TAKE_AT_ONCE.min(missing.len()));
+        (missing, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_gets_its_turn_and_an_owned_one_is_not_tried() {
+        let mut ownership = ShardOwnership::of(vec![0, 2, 4, 6, 8]);
+        ownership.add(4);
+        let mut tried = BTreeSet::new();
+        for _ in 0..4 {
+            let (now, rest) = ownership.candidates();
+            assert_eq!((now.len(), rest.len()), (2, 2));
+            tried.extend(now);
         }
-        Ok(())
-    }
-
-    /// Waits for something else while keeping the session; if it is lost, what is waited for is dropped at once.
-    pub async fn keep_while<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Broken> {
-        let mut other = std::pin::pin!(other);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut other => return Ok(done),
-                () = sleep_until(self.used + PING_EVERY) => self.ping_if_due().await?,
-            }
+        assert_eq!(tried, BTreeSet::from([0, 2, 6, 8]));
+        for shard in [0, 2, 6, 8] {
+            ownership.add(shard);
         }
-    }
-
-    /// Tries to take these shards without waiting for whoever has them; returns those it got.
-    ///
-    /// A session that waited in `pg_advisory_lock` would hold back vacuum for as long as the owner lives.
-    pub async fn try_take(&mut self, shards: &[i16]) -> Result<Vec<i16>, Broken> {
-        self.run(async |connection| {
-            sqlx::query_scalar!(
-                r#"select shard as "shard!" from unnest($2::smallint[]) as shard where pg_try_advisory_lock($1, shard)"#,
-                LOCK_CLASS,
-                shards,
-            )
-            .fetch_all(connection)
-            .await
-        })
-        .await
-    }
-
-    /// Ends the session in order, and with it the ownership of its shards.
-    pub async fn close(self) {
-        if let Ok(Err(error)) = timeout(CONNECT_WITHIN, self.connection.close()).await {
-            tracing::debug!(%error, "The relay's session did not end in order");
-        }
+        assert!(!ownership.attempt_is_due());
+        assert_eq!(ownership.candidates(), (vec![], vec![]));
     }
 }

@@ -1,63 +1,61 @@
-//! Gives the stream back, from the journal, what the broker has lost.
+//! Publishes again, from the journal, what the stream has lost.
 //!
-//! Nothing new of a shard is published before. If we die half-way the marks are still doubtful, so the next owner begins again:
-//! what is there already is recognised by its id. What cannot be published goes back to the outbox, and waits there like any other.
+//! Nothing new of a shard is published before its repair is complete. If the process dies half-way, the watermarks are still
+//! invalid, so the next owner starts the repair again; it recognises by its id what is stored already. An event that cannot be
+//! published returns to the outbox, and waits there like any other.
 
-use std::collections::HashSet;
+use super::LaneError;
+use super::claim::return_to_outbox;
+use super::deferred::DeferredAggregates;
+use super::event::{JournalEvent, SubjectKey};
+use super::journal_reader::{last_seq, rows_of_shards};
+use super::session::RelaySession;
+use super::watermark;
 
-use events::AggregateKey;
-use tracing::{info, warn};
+/// The repair of some shards: a cursor over their events in the journal.
+pub struct ShardRepair {
+    shards: Vec<i16>,
+    /// The last row of the journal when the repair began.
+    end: i64,
+    /// The last row that was read.
+    after: i64,
+    /// The rows read last, by shard and seq: those of events, and those that no subject can name.
+    events: Vec<(SubjectKey, (i16, i64))>,
+    unpublishable: Vec<(i16, i64)>,
+}
 
-use super::Broken;
-use super::claim::{journal_end, journal_of, put_back};
-use super::lane::Lane;
-use super::mark::{self, Mark};
-use super::publish::Naming;
+impl ShardRepair {
+    /// Invalidates the watermarks, because what is published from here on could hide what is still missing.
+    pub async fn begin(session: &mut RelaySession, shards: Vec<i16>) -> Result<Self, LaneError> {
+        watermark::invalidate(session, &shards).await?;
+        let end = last_seq(session).await?;
+        Ok(Self { shards, end, after: 0, events: Vec::new(), unpublishable: Vec::new() })
+    }
 
-impl Lane<'_> {
-    /// Publishes every event of these shards that the stream does not hold, then owns them.
-    pub async fn repair(&mut self, lost: &[(i16, String)]) -> Result<(), Broken> {
-        let shards: Vec<i16> = lost.iter().map(|(shard, _)| *shard).collect();
-        for (shard, why) in lost {
-            warn!(relay.shard = shard, "The broker lost events of shard {shard}, repairing from the journal: {why}");
-            self.plan.status.owns(*shard, None);
-            self.plan.status.repairs(*shard, why.clone());
-        }
-        // What is published from here on could hide what is still missing.
-        mark::doubt(&mut self.session, &shards).await?;
-        let end = journal_end(&mut self.session).await?;
-        let mut after = 0;
-        while !self.stop.is_cancelled() {
-            let claimed = journal_of(&mut self.session, &shards, after, end, self.pace.batch_bytes).await?;
-            let Some(reached) = claimed.reached.iter().map(|(_, seq)| *seq).max() else {
-                break;
-            };
-            after = reached;
-            // With nothing in the stream there is nothing to look at, but for what was forgotten meanwhile.
-            let first = if self.broker.found().messages == 0 { 2 } else { 1 };
-            let known: HashSet<AggregateKey> =
-                claimed.events.iter().filter(|event| event.version >= first).map(|event| event.key).collect();
-            self.look_up(known).await?;
-            let rows: Vec<_> = claimed.events.iter().map(|event| (event.key, (event.shard(), event.seq))).collect();
-            self.ship(claimed.events, false, Naming::Again).await?;
-            self.settle().await?;
-            let aside = rows.into_iter().filter(|(key, _)| self.aside.contains_key(key)).map(|(_, row)| row);
-            let left: Vec<(i16, i64)> =
-                aside.chain(claimed.unknown.iter().map(|unknown| (unknown.shard(), unknown.seq))).collect();
-            put_back(&mut self.session, &left).await?;
-        }
-        if self.stop.is_cancelled() {
-            return Ok(());
-        }
-        self.check_nothing_lost().await?;
-        let marks: Vec<(i16, Mark)> =
-            shards.iter().filter_map(|shard| self.marks.get(shard).map(|mark| (*shard, mark.clone()))).collect();
-        mark::trust(&mut self.session, self.broker.stream_created(), &shards, &marks).await?;
-        for shard in shards {
-            self.plan.status.repaired(shard);
-            self.owned.insert(shard, 0);
-            info!(relay.shard = shard, "Repaired shard {shard}");
-        }
-        Ok(())
+    pub fn shards(&self) -> &[i16] {
+        &self.shards
+    }
+
+    /// Reads the next events of the journal, up to `bytes` of bodies; `None` after the last one.
+    pub async fn next(&mut self, session: &mut RelaySession, bytes: i64) -> Result<Option<Vec<JournalEvent>>, LaneError> {
+        let read = rows_of_shards(session, &self.shards, self.after, self.end, bytes).await?;
+        let Some(reached) = read.reached.values().max() else {
+            return Ok(None);
+        };
+        self.after = *reached;
+        self.events = read.events.iter().map(|event| (event.key.clone(), (event.shard(), event.seq))).collect();
+        self.unpublishable = read.unpublishable.iter().map(|row| (row.shard(), row.seq)).collect();
+        Ok(Some(read.events))
+    }
+
+    /// Returns those of the events read last to the outbox that could not be published.
+    pub async fn return_unpublished(
+        &mut self,
+        session: &mut RelaySession,
+        deferred: &DeferredAggregates,
+    ) -> Result<(), LaneError> {
+        let mut rows = std::mem::take(&mut self.unpublishable);
+        rows.extend(self.events.drain(..).filter(|(key, _)| deferred.contains(key)).map(|(_, row)| row));
+        return_to_outbox(session, &rows).await
     }
 }

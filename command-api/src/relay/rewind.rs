@@ -1,69 +1,71 @@
-//! Whether the database went back: restored, or failed over to a copy that lacks what it had acknowledged.
+//! Whether the database went back: it was restored, or failed over to a copy that lacks what it had acknowledged.
 //!
-//! The stream is then ahead of the journal. What it holds beyond the last mark is normally what was in flight when a relay died,
-//! and the journal has all of it. Whatever it lacks stays where it is, and its aggregates are set aside for a person to decide.
+//! The stream is then ahead of the journal. What the stream holds beyond the last watermark is normally what was in flight when a
+//! relay died, and the journal has all of it. The aggregates whose events the journal lacks are deferred until an operator
+//! decides; nothing of theirs is deleted.
 
 use std::collections::HashMap;
 
-use events::AggregateKey;
 use tracing::error;
 
-use super::Broken;
-use super::claim::{journal_ids, shard_of};
-use super::lane::Lane;
-use super::mark;
-use super::resolve::{Stored, divergence};
+use super::LaneError;
+use super::deferred::DeferredAggregates;
+use super::event::{StoredEvent, SubjectKey};
+use super::journal_reader::event_ids;
+use super::lane::LaneSettings;
+use super::resolve::divergence;
+use super::session::LaneConnections;
+use super::watermark;
 
-/// Messages looked at, from the end back, even if they are marked: whoever owned these shards meanwhile has moved the marks on.
-const LOOKED_AT: u64 = 2_000;
+/// Messages read from the end of the stream back, even below the watermarks: a later owner of these shards may have moved the
+/// watermarks past a divergence.
+const MESSAGES_READ: u64 = 2_000;
 
-impl Lane<'_> {
-    /// Sets those aggregates of this lane aside whose last events the journal lacks.
-    pub async fn check_rewound(&mut self) -> Result<(), Broken> {
-        let mut ends = self.ends_of_stream().await?;
-        // What was found before counts until it is proven gone.
-        let before = self.plan.status.diverged(&self.plan.shards);
-        ends.extend(self.ends_of(&before).await?);
-        let versions: Vec<(AggregateKey, u64)> = ends.iter().map(|(key, stored)| (*key, stored.version)).collect();
-        let journal = journal_ids(&mut self.session, &versions).await?;
-        for key in &before {
-            self.plan.status.taken_back(key);
-        }
-        let mut rewound = 0;
-        for ((key, stored), journal) in ends.into_iter().zip(journal) {
-            if let Some(divergence) = divergence(&stored, journal) {
-                rewound += 1;
-                self.set_aside(key, divergence.to_string(), true);
-            }
-        }
-        if rewound > 0 {
-            error!(
-                relay.lane = self.plan.number,
-                aggregates = rewound,
-                "The database went back: the stream holds later events of {rewound} aggregates than the journal; they are not published"
-            );
-        }
-        Ok(())
+/// Defers the aggregates of this lane whose last events the journal lacks.
+pub async fn defer_diverged(
+    connections: &mut LaneConnections,
+    settings: &LaneSettings,
+    deferred: &mut DeferredAggregates,
+) -> Result<(), LaneError> {
+    let mut last_events = newest_events(connections, &settings.shards).await?;
+    // A divergence found earlier counts until its last event is proven to be the journal's.
+    let earlier = settings.status.diverged(&settings.shards);
+    let read = connections.broker.last_events(earlier.iter().cloned());
+    last_events.extend(connections.session.keep_alive_while(read).await??);
+    let versions = last_events.iter().map(|(key, stored)| (key, stored.version));
+    let journal = event_ids(&mut connections.session, versions).await?;
+    for key in &earlier {
+        settings.status.resumed(key);
     }
-
-    /// The last message of each aggregate of this lane in what the stream holds beyond the marks of its shards.
-    ///
-    /// Only these shards' marks tell: the others' may have moved on since the database went back.
-    async fn ends_of_stream(&mut self) -> Result<HashMap<AggregateKey, Stored>, Broken> {
-        let found = self.broker.found();
-        let marked = mark::highest(&mut self.session, &self.plan.shards).await?;
-        let first = (marked.min(found.last.saturating_sub(LOOKED_AT)) + 1).max(found.first);
-        let seen = self.session.keep_while(self.broker.range(first..=found.last)).await??;
-        let of_this_lane = seen.into_iter().filter_map(|(last, subject)| {
-            let key = AggregateKey::from_subject(&subject).filter(|key| self.plan.shards.contains(&shard_of(key.id)))?;
-            Some((key, last.event()?))
-        });
-        Ok(of_this_lane.collect())
+    let mut diverged = 0;
+    for ((key, stored), journal) in last_events.into_iter().zip(journal) {
+        if let Some(divergence) = divergence(&stored, journal) {
+            diverged += 1;
+            deferred.defer(key, divergence.to_string(), true);
+        }
     }
-
-    /// The last messages of these aggregates.
-    async fn ends_of(&mut self, keys: &[AggregateKey]) -> Result<HashMap<AggregateKey, Stored>, Broken> {
-        let seen = self.session.keep_while(self.broker.last_of(keys.iter().copied())).await??;
-        Ok(seen.into_iter().filter_map(|(key, last)| last.event().map(|stored| (key, stored))).collect())
+    if diverged > 0 {
+        error!(
+            relay.lane = settings.number,
+            aggregates = diverged,
+            "The database was restored to an earlier point: the stream is ahead of the journal for {diverged} aggregates, which are not \
+             published"
+        );
     }
+    Ok(())
+}
+
+/// Reads the last event of each aggregate of these shards among the messages beyond the shards' watermarks.
+///
+/// The watermarks of other shards are ignored: they may have moved since the database went back.
+async fn newest_events(connections: &mut LaneConnections, shards: &[i16]) -> Result<HashMap<SubjectKey, StoredEvent>, LaneError> {
+    let extent = connections.broker.extent_at_connect();
+    let watermark = watermark::highest_sequence(&mut connections.session, shards).await?;
+    let first = (watermark.min(extent.last.saturating_sub(MESSAGES_READ)) + 1).max(extent.first);
+    let messages = connections.session.keep_alive_while(connections.broker.messages_in(first..=extent.last)).await??;
+    let of_these_shards = messages.into_iter().filter_map(|(message, subject)| {
+        let key = SubjectKey::from_subject(&subject).filter(|key| shards.contains(&key.shard()))?;
+        Some((key, message.event()?))
+    });
+    Ok(of_these_shards.collect())
 }

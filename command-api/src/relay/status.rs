@@ -1,111 +1,110 @@
-//! What only the running relay knows, for those who run it.
+//! The state of the running relay, as `/ready`, `/status` and the metrics show it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use events::AggregateKey;
 use serde_json::{Value, json};
 use service::ops::Check;
 
-use super::mark::Mark;
+use super::event::SubjectKey;
+use super::watermark::Watermark;
 
-/// At most this many aggregates are listed by name; their number is always told.
+/// Upper bound of aggregates that `/status` lists by name. Their number is always complete.
 const LISTED: usize = 50;
 
-/// Shared by the lanes, which write it, and the operations port, which shows it.
+/// Written by the lanes, read by the operations port and the metrics.
 #[derive(Debug, Clone, Default)]
-pub struct Status(Arc<Mutex<Known>>);
+pub struct RelayStatus(Arc<Mutex<StatusFields>>);
 
 #[derive(Debug, Default)]
-struct Known {
-    /// By lane: why it does not work, `None` once it does.
+struct StatusFields {
+    /// By lane: why it does not work; `None` if it works.
     lanes: BTreeMap<i16, Option<String>>,
-    /// The shards that this process owns, with what the broker acknowledged last.
-    owned: BTreeMap<i16, Option<Mark>>,
-    aside: BTreeMap<AggregateKey, Aside>,
-    /// Repairs of the stream from the journal that are under way, by shard.
+    /// The shards that this process owns, with their watermarks.
+    owned: BTreeMap<i16, Option<Watermark>>,
+    deferred: BTreeMap<SubjectKey, Deferral>,
+    /// By shard: why the stream is being repaired from the journal.
     repairs: BTreeMap<i16, String>,
 }
 
-/// An aggregate that is not published for now.
+/// Why an aggregate is not published for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Aside {
-    pub shard: i16,
-    /// Journal and stream tell different histories; a person has to decide.
+pub struct Deferral {
+    /// Whether journal and stream hold different histories, so that an operator has to decide.
     pub diverged: bool,
     pub reason: String,
 }
 
-/// How many there are of each.
-pub(super) struct Totals {
-    pub set_aside: i64,
+/// The numbers that the metrics show.
+pub(super) struct StatusTotals {
+    pub deferred: i64,
     pub diverged: i64,
     pub repairing: i64,
 }
 
-impl Status {
-    fn known(&self) -> MutexGuard<'_, Known> {
+impl RelayStatus {
+    fn fields(&self) -> MutexGuard<'_, StatusFields> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn working(&self, lane: i16) {
-        self.known().lanes.insert(lane, None);
+        self.fields().lanes.insert(lane, None);
     }
 
     pub(super) fn waiting(&self, lane: i16, why: String) {
-        self.known().lanes.insert(lane, Some(why));
+        self.fields().lanes.insert(lane, Some(why));
     }
 
-    pub(super) fn owns(&self, shard: i16, mark: Option<Mark>) {
-        self.known().owned.insert(shard, mark);
+    pub(super) fn owns(&self, shard: i16, watermark: Option<Watermark>) {
+        self.fields().owned.insert(shard, watermark);
     }
 
     pub(super) fn repairs(&self, shard: i16, why: String) {
-        self.known().repairs.insert(shard, why);
+        self.fields().repairs.insert(shard, why);
     }
 
     pub(super) fn repaired(&self, shard: i16) {
-        self.known().repairs.remove(&shard);
+        self.fields().repairs.remove(&shard);
     }
 
-    /// What was known of these shards ends with their ownership, but for another history: that is still there.
+    /// Removes what is known of these shards, except for diverged aggregates: those stay diverged, whoever owns the shard.
     pub(super) fn released(&self, shards: &[i16]) {
-        let mut known = self.known();
-        known.owned.retain(|shard, _| !shards.contains(shard));
-        known.repairs.retain(|shard, _| !shards.contains(shard));
-        known.aside.retain(|_, aside| aside.diverged || !shards.contains(&aside.shard));
+        let mut fields = self.fields();
+        fields.owned.retain(|shard, _| !shards.contains(shard));
+        fields.repairs.retain(|shard, _| !shards.contains(shard));
+        fields.deferred.retain(|key, deferral| deferral.diverged || !shards.contains(&key.shard()));
     }
 
-    pub(super) fn set_aside(&self, key: AggregateKey, aside: Aside) {
-        self.known().aside.insert(key, aside);
+    pub(super) fn deferred(&self, key: SubjectKey, deferral: Deferral) {
+        self.fields().deferred.insert(key, deferral);
     }
 
-    pub(super) fn taken_back(&self, key: &AggregateKey) {
-        self.known().aside.remove(key);
+    pub(super) fn resumed(&self, key: &SubjectKey) {
+        self.fields().deferred.remove(key);
     }
 
-    /// The aggregates in these shards of which stream and journal told different histories when somebody last looked.
-    pub(super) fn diverged(&self, shards: &[i16]) -> Vec<AggregateKey> {
-        let known = self.known();
-        let diverged = known.aside.iter().filter(|(_, aside)| aside.diverged && shards.contains(&aside.shard));
-        diverged.map(|(key, _)| *key).collect()
+    /// Returns the aggregates of these shards that were diverged when their lane last checked.
+    pub(super) fn diverged(&self, shards: &[i16]) -> Vec<SubjectKey> {
+        let fields = self.fields();
+        let diverged = fields.deferred.iter().filter(|(key, deferral)| deferral.diverged && shards.contains(&key.shard()));
+        diverged.map(|(key, _)| key.clone()).collect()
     }
 
-    pub(super) fn totals(&self) -> Totals {
-        let known = self.known();
-        let count = |diverged: bool| known.aside.values().filter(|aside| aside.diverged == diverged).count();
+    pub(super) fn totals(&self) -> StatusTotals {
+        let fields = self.fields();
+        let count = |diverged: bool| fields.deferred.values().filter(|deferral| deferral.diverged == diverged).count();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        Totals { set_aside: gauge(count(false)), diverged: gauge(count(true)), repairing: gauge(known.repairs.len()) }
+        StatusTotals { deferred: gauge(count(false)), diverged: gauge(count(true)), repairing: gauge(fields.repairs.len()) }
     }
 
-    /// All optional: commands are taken and kept without a broker.
+    /// Returns the readiness checks. All are optional: commands are accepted and stored without a broker.
     #[must_use]
     pub fn checks(&self) -> Vec<Check> {
-        let known = self.known();
-        let waiting = known.lanes.values().find_map(Option::as_ref);
+        let fields = self.fields();
+        let waiting = fields.lanes.values().find_map(Option::as_ref);
         let broker = waiting.map_or_else(|| Check::passed("relay"), |why| Check::failed("relay", why.as_str()));
-        let diverged = known.aside.values().filter(|aside| aside.diverged).count();
-        let aside = known.aside.len() - diverged;
+        let diverged = fields.deferred.values().filter(|deferral| deferral.diverged).count();
+        let deferred = fields.deferred.len() - diverged;
         let count = |name, count: usize, what: &str| match count {
             0 => Check::passed(name),
             _ => Check::failed(name, format!("{count} aggregates {what}, see /status")),
@@ -113,20 +112,21 @@ impl Status {
         vec![
             broker.optional(),
             count("relay_diverged", diverged, "have another history in the stream than in the journal").optional(),
-            count("relay_set_aside", aside, "cannot be published for now").optional(),
+            count("relay_set_aside", deferred, "cannot be published for now").optional(),
         ]
     }
 
+    /// Returns what `/status` shows.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let known = self.known();
+        let fields = self.fields();
         let shards: Vec<Value> = (0..super::SHARDS)
-            .map(|shard| match known.owned.get(&shard) {
+            .map(|shard| match fields.owned.get(&shard) {
                 None => json!({ "shard": shard, "state": "standby" }),
                 Some(mark) => json!({
                     "shard": shard,
-                    "state": if known.repairs.contains_key(&shard) { "repairing" } else { "owned" },
-                    "repair": known.repairs.get(&shard),
+                    "state": if fields.repairs.contains_key(&shard) { "repairing" } else { "owned" },
+                    "repair": fields.repairs.get(&shard),
                     "mark": mark.as_ref().map(|mark| json!({
                         "sequence": mark.stored.sequence, "subject": mark.subject, "version": mark.stored.version, "event_id": mark.stored.event_id,
                     })),
@@ -134,22 +134,22 @@ impl Status {
             })
             .collect();
         let listed = |diverged: bool| -> Vec<Value> {
-            let of_this_kind = known.aside.iter().filter(|(_, aside)| aside.diverged == diverged).take(LISTED);
+            let of_this_kind = fields.deferred.iter().filter(|(_, deferral)| deferral.diverged == diverged).take(LISTED);
             of_this_kind
-                .map(|(key, aside)| json!({ "aggregate": key.kind, "id": key.id, "shard": aside.shard, "reason": aside.reason }))
+                .map(|(key, deferral)| json!({ "aggregate": key.kind(), "id": key.id(), "shard": key.shard(), "reason": deferral.reason }))
                 .collect()
         };
-        let lanes: Vec<Value> = known
+        let lanes: Vec<Value> = fields
             .lanes
             .iter()
             .map(|(lane, waiting)| json!({ "lane": lane, "state": if waiting.is_some() { "waiting" } else { "working" }, "reason": waiting }))
             .collect();
-        let diverged = known.aside.values().filter(|aside| aside.diverged).count();
+        let diverged = fields.deferred.values().filter(|deferral| deferral.diverged).count();
         json!({
             "lanes": lanes,
             "shards": shards,
             "diverged": { "count": diverged, "aggregates": listed(true) },
-            "set_aside": { "count": known.aside.len() - diverged, "aggregates": listed(false) },
+            "set_aside": { "count": fields.deferred.len() - diverged, "aggregates": listed(false) },
         })
     }
 }

@@ -6,18 +6,18 @@ use events::subject::EVENT_MAX;
 use service::clock::Clock;
 use service::problem::{Kind, Refusal};
 
-use crate::database::{Database, DatabaseError};
-use crate::metrics::Metrics;
+use crate::database::{CommandDatabase, DatabaseError};
+use crate::metrics::CommandMetrics;
 use crate::outbox::Wake;
 
 /// What every command uses besides its input.
 #[derive(Debug, Clone)]
-pub struct App {
-    pub database: Database,
+pub struct CommandApp {
+    pub database: CommandDatabase,
     pub clock: Clock,
     /// Wakes the relay after each commit.
     pub wake: Wake,
-    pub metrics: Metrics,
+    pub metrics: CommandMetrics,
 }
 
 /// The versions of an aggregate that its author has seen and means to change. A transport reads them from what it has: `If-Match`.

@@ -32,12 +32,12 @@ const PRIMARY_KEY: &str = "_pkey";
 
 /// Sessions for single commands, and others for batches.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct CommandDatabase {
     pub single: PgPool,
     pub batch: PgPool,
 }
 
-impl Database {
+impl CommandDatabase {
     /// Connects when first needed: an absent Postgres makes us unready, not dead.
     pub fn new(options: &PgConnectOptions, connections: u32) -> Self {
         let pool = |connections, statement_timeout| {

@@ -18,7 +18,7 @@ use service::lifecycle::Lifecycle;
 use service::problem::ProblemType;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::command::App;
+use crate::command::CommandApp;
 
 /// The nouns that have commands. A new noun adds its line here; everything that must know all of them iterates over this list.
 const NOUNS: [Noun; 2] = [listings::NOUN, inventory::NOUN];
@@ -42,7 +42,7 @@ static PROBLEMS: LazyLock<Vec<&'static ProblemType>> =
 /// The state of handlers.
 #[derive(Clone, FromRef)]
 pub struct Served {
-    app: App,
+    app: CommandApp,
     verifier: Verifier,
 }
 
@@ -52,7 +52,7 @@ pub fn operations() -> Vec<&'static str> {
 }
 
 /// All routes of the public port, with their middleware. `jwks` is the public key of a program that signs tokens itself.
-pub fn routes(app: App, verifier: Verifier, jwks: Option<Value>, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
+pub fn routes(app: CommandApp, verifier: Verifier, jwks: Option<Value>, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
     let mut deadlines = Deadlines::default();
     let (routes, document) = commands(&mut deadlines).split_for_parts();
     let routes = Router::new()

@@ -85,7 +85,7 @@ impl<A: Aggregate> IdempotentAnswer for A {
     }
 }
 
-/// The column `headers`, which is named after what it held first.
+/// The column `headers`: what a replay needs besides the answer.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredHeaders {
     #[serde(rename = "Consistency-Token")]
@@ -231,7 +231,7 @@ mod tests {
     /// Books under a key: the first booking gets this number.
     async fn book(database: &TestDatabase, number: u32, key: &str, body: &[u8]) -> Result<CommandOutcome<Booking>, CommandError> {
         let scope = Some(IdempotencyScope::new(SELLER, "book", key, body));
-        let mut tx = database.app.database.begin(DEADLINE).await?;
+        let mut tx = transaction::begin(&database.app, DEADLINE).await?;
         let booked = async {
             if let Some(first) = first_answer(&mut tx, scope.as_ref()).await? {
                 return Ok(first);

@@ -1,5 +1,5 @@
-//! Stock: how many pieces of each variant there are. It is an aggregate of its own; its listing changes only when the last piece goes
-//! or the first one comes.
+//! Stock: how many pieces of each variant there are. It is an aggregate of its own; its listing changes only when the stock reaches or
+//! leaves zero.
 
 // 1. The verbs.
 pub mod record_movement;

@@ -1,6 +1,6 @@
 //! The write side of the marketplace. Read this crate in the order of a request:
 
-// 1. The program is told what to be, and starts.
+// 1. The program reads its role and settings, and starts.
 mod cli;
 mod migrate;
 mod serve;
@@ -29,7 +29,7 @@ mod tables;
 mod outbox;
 mod relay;
 
-// 7. Catalogues come in from files, through the same door as everybody.
+// 7. Catalogues come in from files, through the HTTP API.
 mod import;
 
 #[cfg(test)]

@@ -5,20 +5,20 @@ use prometheus_client::registry::Registry;
 use service::metrics::{Pool, Queries, register_build_info, register_pools};
 use sqlx::PgPool;
 
-use crate::database::Database;
+use crate::database::CommandDatabase;
 
 /// The kinds of problems that count as errors of this program.
 pub const HTTP_ERRORS: [(&str, &str); 3] = [("http", "internal"), ("http", "unavailable"), ("http", "timeout")];
 
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct CommandMetrics {
     pub created: Counter,
     pub updated: Counter,
     pub deleted: Counter,
     pub queries: Queries,
 }
 
-impl Metrics {
+impl CommandMetrics {
     /// `operations` are the names of the transactions that are timed.
     pub fn register(registry: &mut Registry, operations: &[&'static str]) -> Self {
         let metrics = Self {
@@ -35,7 +35,7 @@ impl Metrics {
     }
 }
 
-pub fn watch_pools(registry: &mut Registry, database: &Database) {
+pub fn watch_pools(registry: &mut Registry, database: &CommandDatabase) {
     let watched = |name, pool: &PgPool| {
         let (open, idle) = (pool.clone(), pool.clone());
         Pool::new(name, move || i64::from(open.size()), move || i64::try_from(idle.num_idle()).unwrap_or(i64::MAX))

@@ -10,11 +10,11 @@ use service::postgres;
 use service::program::Program;
 
 use crate::cli::Serve;
-use crate::command::App;
-use crate::database::Database;
+use crate::command::CommandApp;
+use crate::database::CommandDatabase;
 use crate::http;
 use crate::idempotency;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, CommandMetrics};
 use crate::outbox::Wake;
 use crate::relay::{self, Relay};
 
@@ -27,13 +27,13 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 
     let mut registry = Registry::with_prefix("listings");
     let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
-    let database = Database::new(&options, settings.database_max_connections);
+    let database = CommandDatabase::new(&options, settings.database_max_connections);
     metrics::watch_pools(&mut registry, &database);
-    let app = App {
+    let app = CommandApp {
         database: database.clone(),
         clock: Clock::System,
         wake: Wake::default(),
-        metrics: Metrics::register(&mut registry, &http::operations()),
+        metrics: CommandMetrics::register(&mut registry, &http::operations()),
     };
     let errors = Errors::register(&mut registry, &metrics::HTTP_ERRORS);
     let http_metrics = HttpMetrics::register(&mut registry).with_errors(errors);
@@ -68,7 +68,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 }
 
 /// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.
-async fn readiness(database: Database, relay: Option<relay::RelayStatus>) -> Report {
+async fn readiness(database: CommandDatabase, relay: Option<relay::RelayStatus>) -> Report {
     let mut checks = vec![Check::of_store("postgres", sqlx::query("select 1").execute(&database.single)).await];
     checks.extend(relay.iter().flat_map(relay::RelayStatus::checks));
     Report::of(checks)

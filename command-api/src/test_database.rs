@@ -9,10 +9,10 @@ use service::clock::Clock;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
-use crate::command::App;
-use crate::database::Database;
+use crate::command::CommandApp;
+use crate::database::CommandDatabase;
 use crate::listings::tests::now;
-use crate::metrics::Metrics;
+use crate::metrics::CommandMetrics;
 use crate::outbox::Wake;
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ pub struct TestDatabase {
     server: PgConnectOptions,
     name: String,
     /// As the role of this program, at a fixed time.
-    pub app: App,
+    pub app: CommandApp,
 }
 
 impl TestDatabase {
@@ -41,11 +41,11 @@ impl TestDatabase {
         let mut owner = database.clone().username("listings_owner").connect().await.unwrap();
         sqlx::migrate!("../migrations").run(&mut owner).await.unwrap();
         owner.close().await.unwrap();
-        let app = App {
-            database: Database::new(&database.username("listings_command"), 2),
+        let app = CommandApp {
+            database: CommandDatabase::new(&database.username("listings_command"), 2),
             clock: Clock::Fixed(now()),
             wake: Wake::default(),
-            metrics: Metrics::register(&mut Registry::default(), &[]),
+            metrics: CommandMetrics::register(&mut Registry::default(), &[]),
         };
         Some(Self { server, name, app })
     }

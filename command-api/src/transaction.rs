@@ -6,13 +6,18 @@ use backon::{ExponentialBuilder, Retryable as _};
 use sqlx::{Postgres, Transaction};
 use tracing::debug;
 
-use crate::command::{CommandError, Retryable};
+use crate::command::{CommandApp, CommandError, Retryable};
 use crate::database::commit;
 
 /// Retries after a lost race.
 const RETRIES: usize = 8;
 const BACKOFF_BASE: Duration = Duration::from_millis(5);
 const BACKOFF_CAP: Duration = Duration::from_millis(100);
+
+/// Begins a transaction in which no statement takes longer than the command's deadline.
+pub async fn begin(app: &CommandApp, deadline: Duration) -> Result<Transaction<'static, Postgres>, CommandError> {
+    Ok(app.database.begin(deadline).await?)
+}
 
 /// Ends a transaction before its client is answered: commits after a success, rolls back after an error.
 ///

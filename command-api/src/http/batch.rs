@@ -12,7 +12,7 @@ use service::problem::{Kind, Problem};
 use utoipa::ToSchema;
 
 use super::handler::Seller;
-use crate::command::App;
+use crate::command::CommandApp;
 use crate::listings::create_batch::{self, BatchLine, FAULTS_OF_A_LINE, LineOutcome};
 use crate::listings::draft::ListingDraft;
 
@@ -70,7 +70,7 @@ impl AnswerLine {
         (status = "default", description = "A problem of the batch as a whole", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub async fn create_listings(State(app): State<App>, seller: Seller, body: Raw<Ndjson>) -> Result<Response, Problem> {
+pub async fn create_listings(State(app): State<CommandApp>, seller: Seller, body: Raw<Ndjson>) -> Result<Response, Problem> {
     let lines: Vec<&[u8]> = body.bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).collect();
     if lines.len() > LINES {
         return Err(Problem::new(Kind::TooLarge, format!("A batch takes at most {LINES} lines")));

@@ -19,7 +19,7 @@ use super::Noun;
     description = "The write side of the marketplace.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
-struct Document;
+struct CommandsDocument;
 
 /// Clients fetch the key set again by themselves when a token names a key that they do not know.
 const JWKS_CACHED: &str = "public, max-age=300";
@@ -29,7 +29,7 @@ const SCHEME: &str = "bearer";
 
 /// The document without routes: title, tags of the nouns, and that all routes need a token.
 pub fn preamble(nouns: &[Noun]) -> OpenApi {
-    let mut document = Document::openapi();
+    let mut document = CommandsDocument::openapi();
     let tag = |noun: &Noun| TagBuilder::new().name(noun.tag).description(Some(noun.description)).build();
     document.tags = Some(nouns.iter().map(tag).collect());
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::handler::{Seller, expected, scope, state};
 use super::{Noun, Served};
-use crate::command::App;
+use crate::command::CommandApp;
 use crate::inventory::INSUFFICIENT_STOCK;
 use crate::inventory::record_movement::{self, MovementDraft, RecordMovement};
 use crate::inventory::set_stock::{self, SetStock, SetStockDraft};
@@ -51,7 +51,7 @@ fn routes(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
     ),
 )]
 pub async fn set_stock(
-    State(app): State<App>,
+    State(app): State<CommandApp>,
     seller: Seller,
     Path(variant): Path<VariantId>,
     if_match: Header<IfMatch>,
@@ -83,7 +83,7 @@ pub async fn set_stock(
     ),
 )]
 pub async fn record_movement(
-    State(app): State<App>,
+    State(app): State<CommandApp>,
     seller: Seller,
     Path(variant): Path<VariantId>,
     if_match: Header<IfMatch>,

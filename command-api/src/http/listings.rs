@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::handler::{Seller, answer, expected, scope, state};
 use super::{Noun, Served, batch};
-use crate::command::{App, Expected};
+use crate::command::{CommandApp, Expected};
 use crate::listings::change_status::{self, ChangeStatus, StatusVerb};
 use crate::listings::create_batch;
 use crate::listings::create_listing::{self, CreateListing};
@@ -78,7 +78,7 @@ impl MediaTypes for MergePatch {
     ),
 )]
 pub async fn create_listing(
-    State(app): State<App>,
+    State(app): State<CommandApp>,
     seller: Seller,
     key: Header<IdempotencyKey>,
     body: Draft<ListingDraft>,
@@ -109,7 +109,7 @@ pub async fn create_listing(
     ),
 )]
 pub async fn replace_listing(
-    State(app): State<App>,
+    State(app): State<CommandApp>,
     seller: Seller,
     Path(id): Path<ListingId>,
     if_match: Header<IfMatch>,
@@ -143,7 +143,7 @@ pub async fn replace_listing(
     ),
 )]
 pub async fn patch_listing(
-    State(app): State<App>,
+    State(app): State<CommandApp>,
     seller: Seller,
     Path(id): Path<ListingId>,
     if_match: Header<IfMatch>,
@@ -185,7 +185,7 @@ macro_rules! status_verb {
             ),
         )]
         pub async fn $name(
-            State(app): State<App>,
+            State(app): State<CommandApp>,
             seller: Seller,
             Path(id): Path<ListingId>,
             if_match: Header<IfMatch>,
@@ -237,7 +237,7 @@ status_verb! {
     ),
 )]
 pub async fn delete_listing(
-    State(app): State<App>,
+    State(app): State<CommandApp>,
     seller: Seller,
     Path(id): Path<ListingId>,
     if_match: Header<IfMatch>,

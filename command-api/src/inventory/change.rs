@@ -5,10 +5,9 @@ use events::stock::StockChange;
 use events::{AggregateKey, ConsistencyToken, Listing, Stock, VariantId};
 use service::problem::{Fault, Kind, ProblemType, Refusal};
 use sqlx::PgConnection;
-use tracing::info;
 
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Effect, Expected, Retryable};
+use crate::command::{CommandError, CommandOutcome, Effect, Expected, Retryable};
 use crate::journal::{self, Changes};
 use crate::listings::availability::set_availability;
 use crate::tables::listings::read_listing;
@@ -80,7 +79,7 @@ pub async fn lock_to_change(
     Ok(stock)
 }
 
-/// Writes the change of a stock, and the change of its listing's availability if the stock goes from or to zero.
+/// Writes the change of a stock, and the change of its listing's availability if the stock reaches or leaves zero.
 pub async fn write_change(
     tx: &mut PgConnection,
     actor: &Actor,
@@ -105,15 +104,6 @@ pub async fn write_change(
     journal::write(tx, &changes, actor, now).await?;
     let token = token(&stock, &listing);
     Ok(CommandOutcome::new(stock, token, Effect::Written))
-}
-
-/// After the commit of a change: wakes the relay and logs.
-pub fn committed(app: &App, outcome: &CommandOutcome<Stock>) {
-    if outcome.is_written() {
-        app.wake.ring();
-        let Stock { variant_id, on_hand, .. } = outcome.answer;
-        info!(variant.id = %variant_id, on_hand, "Stock of variant {variant_id} is {on_hand} now");
-    }
 }
 
 async fn listing_of(tx: &mut PgConnection, stock: &Stock) -> Result<Listing, CommandError> {

@@ -8,11 +8,12 @@ use events::{Stock, VariantId};
 use serde::Deserialize;
 use service::problem::Fault;
 use sqlx::PgConnection;
+use tracing::info;
 use utoipa::ToSchema;
 
-use super::change::{DecidedStock, NOTE, StockError, committed, lock_to_change, write_change};
+use super::change::{DecidedStock, NOTE, StockError, lock_to_change, write_change};
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Expected};
+use crate::command::{CommandApp, CommandOutcome, Expected};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::transaction;
 use crate::validation::{Faults, REQUIRED, optional};
@@ -90,14 +91,22 @@ impl RecordMovement {
 }
 
 /// Records the movement in a transaction of its own.
-pub async fn record_movement(app: &App, actor: &Actor, command: &RecordMovement) -> Result<CommandOutcome<Stock>, StockError> {
+pub async fn record_movement(
+    app: &CommandApp,
+    actor: &Actor,
+    command: &RecordMovement,
+) -> Result<CommandOutcome<Stock>, StockError> {
     let work = transaction::retried(|| async {
-        let mut tx = app.database.begin(DEADLINE).await.map_err(CommandError::from)?;
+        let mut tx = transaction::begin(app, DEADLINE).await?;
         let outcome = record_movement_in(&mut tx, actor, command, app.clock.now()).await;
         transaction::end(tx, outcome).await
     });
     let outcome = app.metrics.queries.time(OPERATION, work).await?;
-    committed(app, &outcome);
+    if outcome.is_written() {
+        app.wake.ring();
+        let Stock { variant_id, on_hand, .. } = outcome.answer;
+        info!(variant.id = %variant_id, on_hand, "Stock of variant {variant_id} is {on_hand} now");
+    }
     Ok(outcome)
 }
 

@@ -8,11 +8,12 @@ use events::{Stock, VariantId};
 use serde::Deserialize;
 use service::problem::Fault;
 use sqlx::PgConnection;
+use tracing::info;
 use utoipa::ToSchema;
 
-use super::change::{DecidedStock, NOTE, StockError, committed, lock_to_change, write_change};
+use super::change::{DecidedStock, NOTE, StockError, lock_to_change, write_change};
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Expected};
+use crate::command::{CommandApp, CommandOutcome, Expected};
 use crate::transaction;
 use crate::validation::{Faults, optional};
 
@@ -72,14 +73,18 @@ impl SetStock {
 }
 
 /// Sets the stock in a transaction of its own.
-pub async fn set_stock(app: &App, actor: &Actor, command: &SetStock) -> Result<CommandOutcome<Stock>, StockError> {
+pub async fn set_stock(app: &CommandApp, actor: &Actor, command: &SetStock) -> Result<CommandOutcome<Stock>, StockError> {
     let work = transaction::retried(|| async {
-        let mut tx = app.database.begin(DEADLINE).await.map_err(CommandError::from)?;
+        let mut tx = transaction::begin(app, DEADLINE).await?;
         let outcome = set_stock_in(&mut tx, actor, command, app.clock.now()).await;
         transaction::end(tx, outcome).await
     });
     let outcome = app.metrics.queries.time(OPERATION, work).await?;
-    committed(app, &outcome);
+    if outcome.is_written() {
+        app.wake.ring();
+        let Stock { variant_id, on_hand, .. } = outcome.answer;
+        info!(variant.id = %variant_id, on_hand, "Stock of variant {variant_id} is {on_hand} now");
+    }
     Ok(outcome)
 }
 
@@ -99,7 +104,7 @@ fn decide(stock: &Stock, command: &SetStock) -> Result<DecidedStock, StockError>
     let on_hand = command.on_hand.unwrap_or(stock.on_hand);
     let low_stock_threshold = command.low_stock_threshold.or(stock.low_stock_threshold);
     if on_hand < stock.reserved {
-        // Pieces held for buyers must be there.
+        // Reserved pieces must be there.
         return Err(StockError::Insufficient { available: stock.available() });
     }
     if on_hand == stock.on_hand && low_stock_threshold == stock.low_stock_threshold {

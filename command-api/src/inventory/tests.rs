@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::change::StockError;
 use super::record_movement::{MovementDraft, RecordMovement, record_movement, record_movement_in};
 use crate::actor::Actor;
-use crate::command::{App, CommandOutcome, Effect};
+use crate::command::{CommandApp, CommandOutcome, Effect};
 use crate::idempotency::IdempotencyScope;
 use crate::listings::create_listing::{CreateListing, create_listing};
 use crate::listings::tests::{SELLER, draft, now, user};
@@ -18,7 +18,7 @@ fn seller() -> Actor {
 }
 
 /// A variant with one piece.
-async fn a_variant(app: &App) -> VariantId {
+async fn a_variant(app: &CommandApp) -> VariantId {
     let (draft, unknown) = draft(&json!({ "title": "t", "price": { "amount": "1" }, "stock": 1 }));
     let command = CreateListing::new(draft, unknown, None).unwrap();
     create_listing(app, &seller(), &command).await.unwrap().answer.variants[0].id
@@ -30,7 +30,7 @@ fn movement(variant: VariantId, body: Value, scope: Option<IdempotencyScope>) ->
 }
 
 /// The journal in its order: aggregate and version.
-async fn journal(app: &App) -> Vec<(String, i64)> {
+async fn journal(app: &CommandApp) -> Vec<(String, i64)> {
     let select = "select aggregate, version from command.events join command.outbox using (seq) order by seq";
     sqlx::query_as(select).fetch_all(&app.database.single).await.unwrap()
 }
@@ -45,7 +45,7 @@ async fn two_movements_of_one_stock_share_a_commit() {
     let app = &database.app;
     let variant = a_variant(app).await;
 
-    let mut tx = app.database.begin(DEADLINE).await.unwrap();
+    let mut tx = transaction::begin(app, DEADLINE).await.unwrap();
     let out = movement(variant, json!({ "type": "out", "quantity": 1 }), None);
     let first = record_movement_in(&mut tx, &seller(), &out, now()).await.unwrap().answer;
     let back = movement(variant, json!({ "type": "in", "quantity": 5 }), None);
@@ -56,7 +56,7 @@ async fn two_movements_of_one_stock_share_a_commit() {
     let all = [("stock", 1), ("listing", 1), ("stock", 2), ("listing", 2), ("stock", 3), ("listing", 3)];
     assert_eq!(journal(app).await, named(&all));
 
-    let mut tx = app.database.begin(DEADLINE).await.unwrap();
+    let mut tx = transaction::begin(app, DEADLINE).await.unwrap();
     record_movement_in(&mut tx, &seller(), &back, now()).await.unwrap();
     let too_many = movement(variant, json!({ "type": "out", "quantity": 50 }), None);
     let refused = record_movement_in(&mut tx, &seller(), &too_many, now()).await;

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tracing::info;
 
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, Retryable};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal::{self, Changes};
 use crate::tables::listings::lock_listing;
@@ -71,12 +71,12 @@ impl Retryable for ChangeStatusError {
 
 /// Changes the status in a transaction of its own.
 pub async fn change_status(
-    app: &App,
+    app: &CommandApp,
     actor: &Actor,
     command: &ChangeStatus,
 ) -> Result<CommandOutcome<Listing>, ChangeStatusError> {
     let work = transaction::retried(|| async {
-        let mut tx = app.database.begin(DEADLINE).await.map_err(CommandError::from)?;
+        let mut tx = transaction::begin(app, DEADLINE).await?;
         let outcome = change_status_in(&mut tx, actor, command, app.clock.now()).await;
         transaction::end(tx, outcome).await
     });

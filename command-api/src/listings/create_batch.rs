@@ -18,7 +18,7 @@ use super::revise::{NewIds, revise};
 use super::with_stock::{ListingWithStock, open};
 use super::words::is_external_id;
 use crate::actor::Actor;
-use crate::command::{App, CommandError, Retryable};
+use crate::command::{CommandApp, CommandError, Retryable};
 use crate::journal::{self, Changes};
 use crate::tables::listings::{find_by_external_id, lock_listings};
 use crate::tables::stock::lock_stock_of;
@@ -95,15 +95,15 @@ impl Refusal for LineError {
 /// Why the batch as a whole was not done.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct BatchError(#[from] CommandError);
+pub struct CreateBatchError(#[from] CommandError);
 
-impl Refusal for BatchError {
+impl Refusal for CreateBatchError {
     fn kind(&self) -> Kind {
         self.0.kind()
     }
 }
 
-impl Retryable for BatchError {
+impl Retryable for CreateBatchError {
     fn is_lost_race(&self) -> bool {
         // Another command has just created a listing with one of these external ids: the next attempt replaces it.
         self.0.is_lost_race() || matches!(self.0, CommandError::Taken(_))
@@ -114,7 +114,7 @@ type LineOutcomes = Vec<Result<LineOutcome, LineError>>;
 
 /// Applies the lines in transactions of its own, usually one. After the first commit the batch as a whole is not refused any more: lines that
 /// cannot be done are refused one by one.
-pub async fn create_batch(app: &App, actor: &Actor, lines: &[BatchLine]) -> Result<LineOutcomes, BatchError> {
+pub async fn create_batch(app: &CommandApp, actor: &Actor, lines: &[BatchLine]) -> Result<LineOutcomes, CreateBatchError> {
     let began = Instant::now();
     let mut outcomes = Vec::with_capacity(lines.len());
     let (mut changed, mut written) = (0, 0);
@@ -132,7 +132,7 @@ pub async fn create_batch(app: &App, actor: &Actor, lines: &[BatchLine]) -> Resu
                 changed += applied.changed;
             }
             Err(error) if written == 0 => return Err(error),
-            Err(BatchError(error)) => {
+            Err(CreateBatchError(error)) => {
                 let with_others = |_| Err(LineError::WithOthers { kind: error.kind(), why: error.to_string() });
                 outcomes.extend(part.iter().map(with_others));
             }
@@ -150,12 +150,12 @@ pub async fn create_batch(app: &App, actor: &Actor, lines: &[BatchLine]) -> Resu
 
 /// Runs one part. If no listing has one of its external ids there is nothing to lock, and the part is one statement, which commits by
 /// itself.
-async fn attempt(app: &App, actor: &Actor, lines: &[BatchLine]) -> Result<Applied, BatchError> {
+async fn attempt(app: &CommandApp, actor: &Actor, lines: &[BatchLine]) -> Result<AppliedPart, CreateBatchError> {
     let mut connection = app.database.batch_connection().await.map_err(CommandError::from)?;
     let known = find_known(&mut connection, actor, lines).await?;
     if known.is_empty() {
         let outcome = create_batch_in(&mut connection, actor, lines, &known, app.clock.now()).await;
-        return outcome.map_err(|BatchError(error)| BatchError(error.while_committing()));
+        return outcome.map_err(|CreateBatchError(error)| CreateBatchError(error.while_committing()));
     }
     drop(connection);
 
@@ -171,7 +171,7 @@ pub async fn create_batch_in(
     lines: &[BatchLine],
     known: &[ListingId],
     now: DateTime<Utc>,
-) -> Result<Applied, BatchError> {
+) -> Result<AppliedPart, CreateBatchError> {
     let mut batch = Batch::default();
     if !known.is_empty() {
         let mut stock: HashMap<ListingId, Vec<_>> = HashMap::new();
@@ -186,11 +186,11 @@ pub async fn create_batch_in(
     let lines = batch.apply(actor, lines, now);
 
     journal::write(tx, &batch.changes, actor, now).await?;
-    Ok(Applied { lines, changed: batch.changed })
+    Ok(AppliedPart { lines, changed: batch.changed })
 }
 
 /// What a part did.
-pub struct Applied {
+pub struct AppliedPart {
     lines: LineOutcomes,
     /// Listings that were replaced by other content.
     changed: usize,

@@ -12,7 +12,7 @@ use super::content::{Content, Opening};
 use super::draft::{ListingDraft, refusing_server_owned};
 use super::with_stock::open;
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Retryable};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal;
 use crate::transaction;
@@ -83,7 +83,11 @@ impl CreateListing {
 
 /// Creates the listing in a transaction of its own. Without an idempotency key that is one statement, which commits by itself: one
 /// round trip.
-pub async fn create_listing(app: &App, actor: &Actor, command: &CreateListing) -> Result<CommandOutcome<Listing>, CreateError> {
+pub async fn create_listing(
+    app: &CommandApp,
+    actor: &Actor,
+    command: &CreateListing,
+) -> Result<CommandOutcome<Listing>, CreateError> {
     let outcome = if command.scope.is_none() {
         let work = async {
             let mut connection = app.database.connection().await.map_err(CommandError::from)?;
@@ -92,7 +96,7 @@ pub async fn create_listing(app: &App, actor: &Actor, command: &CreateListing) -
         app.metrics.queries.time(OPERATION, work).await?
     } else {
         let work = transaction::retried(|| async {
-            let mut tx = app.database.begin(DEADLINE).await.map_err(CommandError::from)?;
+            let mut tx = transaction::begin(app, DEADLINE).await?;
             let outcome = create_listing_in(&mut tx, actor, command, app.clock.now()).await;
             transaction::end(tx, outcome).await
         });

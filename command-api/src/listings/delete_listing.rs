@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::with_stock::ListingWithStock;
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Effect, Expected};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Effect, Expected};
 use crate::journal::{self, Changes};
 use crate::transaction;
 
@@ -28,9 +28,13 @@ pub struct DeleteListing {
 }
 
 /// Deletes the listing in a transaction of its own.
-pub async fn delete_listing(app: &App, actor: &Actor, command: &DeleteListing) -> Result<CommandOutcome<()>, CommandError> {
+pub async fn delete_listing(
+    app: &CommandApp,
+    actor: &Actor,
+    command: &DeleteListing,
+) -> Result<CommandOutcome<()>, CommandError> {
     let work = transaction::retried(|| async {
-        let mut tx = app.database.begin(DEADLINE).await?;
+        let mut tx = transaction::begin(app, DEADLINE).await?;
         let outcome = delete_listing_in(&mut tx, actor, command, app.clock.now()).await;
         transaction::end(tx, outcome).await
     });

@@ -146,12 +146,12 @@ where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    Ok(Option::<List<T, MOST>>::deserialize(list)?.map(|List(items)| items))
+    Ok(Option::<BoundedList<T, MOST>>::deserialize(list)?.map(|BoundedList(items)| items))
 }
 
-struct List<T, const MOST: usize>(Vec<T>);
+struct BoundedList<T, const MOST: usize>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedList<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
         list.deserialize_seq(Items::<T, MOST>(PhantomData)).map(Self)
     }
@@ -233,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_told_everywhere() {
+    fn an_unknown_member_is_always_a_fault() {
         let odd = ["/colour", "/variants/0/colour", "/price/id", "/variants/0/price/available", "/location/version"];
         assert_eq!(ignoring_server_owned(unknown(&odd)), unknown(&odd));
     }
 
     #[test]
-    fn a_create_is_told_what_the_server_sets() {
-        let told = refusing_server_owned(unknown(&["/id", "/colour"]));
-        assert_eq!(told, [Fault::new("/id", "is set by the server"), Fault::new("/colour", "is not known here")]);
+    fn a_create_may_not_send_what_the_server_sets() {
+        let faults = refusing_server_owned(unknown(&["/id", "/colour"]));
+        assert_eq!(faults, [Fault::new("/id", "is set by the server"), Fault::new("/colour", "is not known here")]);
     }
 }

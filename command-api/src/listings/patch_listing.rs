@@ -16,7 +16,7 @@ use super::merge_patch::merge;
 use super::replace_listing::ReplaceError;
 use super::revise::{NewIds, lock_to_revise, revise};
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Expected};
+use crate::command::{CommandApp, CommandOutcome, Expected};
 use crate::journal;
 use crate::transaction;
 
@@ -41,9 +41,13 @@ impl PatchListing {
 }
 
 /// Patches the listing in a transaction of its own.
-pub async fn patch_listing(app: &App, actor: &Actor, command: &PatchListing) -> Result<CommandOutcome<Listing>, ReplaceError> {
+pub async fn patch_listing(
+    app: &CommandApp,
+    actor: &Actor,
+    command: &PatchListing,
+) -> Result<CommandOutcome<Listing>, ReplaceError> {
     let work = transaction::retried(|| async {
-        let mut tx = app.database.begin(DEADLINE).await.map_err(CommandError::from)?;
+        let mut tx = transaction::begin(app, DEADLINE).await?;
         let outcome = patch_listing_in(&mut tx, actor, command, app.clock.now()).await;
         transaction::end(tx, outcome).await
     });

@@ -12,7 +12,7 @@ use super::content::Content;
 use super::draft::{ListingDraft, ignoring_server_owned};
 use super::revise::{NewIds, lock_to_revise, revise};
 use crate::actor::Actor;
-use crate::command::{App, CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, Retryable};
 use crate::journal;
 use crate::transaction;
 
@@ -74,12 +74,12 @@ impl ReplaceListing {
 
 /// Replaces the content in a transaction of its own.
 pub async fn replace_listing(
-    app: &App,
+    app: &CommandApp,
     actor: &Actor,
     command: &ReplaceListing,
 ) -> Result<CommandOutcome<Listing>, ReplaceError> {
     let work = transaction::retried(|| async {
-        let mut tx = app.database.begin(DEADLINE).await.map_err(CommandError::from)?;
+        let mut tx = transaction::begin(app, DEADLINE).await?;
         let outcome = replace_listing_in(&mut tx, actor, command, app.clock.now()).await;
         transaction::end(tx, outcome).await
     });

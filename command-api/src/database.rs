@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use service::postgres::that_answer;
+use service::postgres::checked;
 use service::problem::Kind;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity};
@@ -49,7 +49,7 @@ impl CommandDatabase {
                 .min_connections(KEPT_OPEN.min(connections))
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_WITHIN);
-            that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options)
+            checked(pool, RECOVERS_WITHIN).connect_lazy_with(options)
         };
         Self { single: pool(connections, SINGLE_STATEMENT), batch: pool(BATCH_CONNECTIONS, BATCH_STATEMENT) }
     }

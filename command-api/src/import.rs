@@ -18,8 +18,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use service::clock::Clock;
+use service::program::print_line;
 use service::run;
-use service::stdout::tell;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -70,15 +70,15 @@ pub async fn import(settings: &Import) -> anyhow::Result<()> {
     };
     // Also after an error or a stop: the summary says what was done until then.
     rejects.close().await?;
-    tell(progress.summary())?;
+    print_line(progress.summary())?;
     if progress.without_external_id() > 0 {
-        tell(format_args!(
+        print_line(format_args!(
             "{} of them have no external_id: another import would create them again",
             progress.without_external_id()
         ))?;
     }
     if outcome.is_err() && progress.rejected() > 0 {
-        tell(format_args!("{} says why lines were rejected", rejects.path().display()))?;
+        print_line(format_args!("{} says why lines were rejected", rejects.path().display()))?;
     }
     outcome?;
     anyhow::ensure!(

@@ -38,8 +38,7 @@ mod test_database;
 use std::process::ExitCode;
 
 use service::clock::Clock;
-use service::program::exit_code;
-use service::stdout::tell;
+use service::program::{exit_code, print_line};
 use service::{ops, settings, telemetry};
 
 use crate::cli::{Cli, Role};
@@ -63,9 +62,9 @@ async fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
-            Ok(tell(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
+            Ok(print_line(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
         }
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => Ok(tell(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
+        Role::Version => Ok(print_line(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
     }
 }

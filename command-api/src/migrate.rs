@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use serde::Serialize;
 use service::postgres;
-use service::stdout::tell;
+use service::program::print_line;
 use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -72,10 +72,10 @@ async fn status(database: &mut PgConnection) -> anyhow::Result<Vec<MigrationStat
 
 fn show(all: &[MigrationStatus], output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Json => tell(serde_json::to_string_pretty(all)?)?,
+        Output::Json => print_line(serde_json::to_string_pretty(all)?)?,
         Output::Text => {
             for status in all {
-                tell(format_args!("{:04}  {:<30} {:?}", status.version, status.description, status.state))?;
+                print_line(format_args!("{:04}  {:<30} {:?}", status.version, status.description, status.state))?;
             }
         }
     }

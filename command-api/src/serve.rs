@@ -1,4 +1,4 @@
-//! The process that answers: its parts, and how they hang together.
+//! `command-api serve`: the parts of the process, and how they are connected.
 
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -6,7 +6,7 @@ use service::clock::Clock;
 use service::http::HttpMetrics;
 use service::metrics::Errors;
 use service::ops::{Check, Ops, Report};
-use service::postgres;
+use service::postgres::{self, ReadinessConnection};
 use service::program::Program;
 
 use crate::cli::Serve;
@@ -28,6 +28,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let mut registry = Registry::with_prefix("listings");
     let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
     let database = CommandDatabase::new(&options, settings.database_max_connections);
+    let connection = ReadinessConnection::new(&options);
     metrics::watch_pools(&mut registry, &database);
     let app = CommandApp {
         database: database.clone(),
@@ -45,14 +46,14 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         metrics: relay::RelayMetrics::register(&mut registry),
     });
 
-    let seen = relay.as_ref().map(|relay| relay.status.clone());
-    let told = seen.clone();
-    let ready = database.clone();
+    let relay_status = relay.as_ref().map(|relay| relay.status.clone());
+    let shown = relay_status.clone();
+    let checked = connection.clone();
     let ops = Ops::new(
         registry,
         &program.lifecycle,
-        move || readiness(ready.clone(), seen.clone()),
-        move || std::future::ready(json!({ "relay": told.as_ref().map(relay::RelayStatus::to_json) })),
+        move || readiness(checked.clone(), relay_status.clone()),
+        move || std::future::ready(json!({ "relay": shown.as_ref().map(relay::RelayStatus::to_json) })),
     );
     program.open_ops(settings.ops.ops_addr, ops).await?;
 
@@ -64,12 +65,16 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     }
     program.spawn("idempotency", idempotency::forget_expired(database.single.clone(), program.stop.clone()));
     program.lifecycle.started();
-    program.until_stopped(database.close()).await
+    let close = async {
+        connection.close().await;
+        database.close().await;
+    };
+    program.until_stopped(close).await
 }
 
-/// Ready means: Postgres answers. What is wrong with the relay costs time, not commands.
-async fn readiness(database: CommandDatabase, relay: Option<relay::RelayStatus>) -> Report {
-    let mut checks = vec![Check::of_store("postgres", sqlx::query("select 1").execute(&database.single)).await];
+/// Ready means that Postgres answers. A failure of the relay delays events but fails no command, so that its checks are optional.
+async fn readiness(connection: ReadinessConnection, relay: Option<relay::RelayStatus>) -> Report {
+    let mut checks = vec![Check::of_store("postgres", connection.ping()).await];
     checks.extend(relay.iter().flat_map(relay::RelayStatus::checks));
     Report::of(checks)
 }

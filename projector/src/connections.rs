@@ -35,7 +35,7 @@ pub const SEARCH_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// A pipeline of some hundred writes.
 pub const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const REDIS_CONNECTS_WITHIN: Duration = Duration::from_secs(1);
-/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`postgres::that_answer`], and the bounds of those
+/// A statement of some hundred rows. A server that is gone cuts nothing short: see [`postgres::checked`], and the bounds of those
 /// who ask.
 pub const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
 /// No free connection, or no server, for this long: the store is away.
@@ -90,7 +90,7 @@ pub fn database(url: &Secret<DatabaseUrl>) -> anyhow::Result<PgPool> {
     let milliseconds = STATEMENT_WITHIN.as_millis().to_string();
     let options = options.application_name(NAME).options([("statement_timeout", milliseconds)]);
     let pool = PgPoolOptions::new().max_connections(DATABASE_CONNECTIONS).acquire_timeout(DATABASE_CONNECTS_WITHIN);
-    Ok(postgres::that_answer(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
+    Ok(postgres::checked(pool, DATABASE_RECOVERS_WITHIN).connect_lazy_with(options))
 }
 
 /// Connects when it is first used, and again after each failure.

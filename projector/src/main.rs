@@ -32,7 +32,12 @@ mod status;
 
 use std::process::ExitCode;
 
-use service::{ops, program::exit_code, settings::parse, stdout::tell, telemetry};
+use service::{
+    ops,
+    program::{exit_code, print_line},
+    settings::parse,
+    telemetry,
+};
 
 use crate::settings::{Cli, Role};
 
@@ -46,7 +51,7 @@ async fn main() -> ExitCode {
         },
         Role::Status(settings) => status::show(&settings).await,
         Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => tell(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
+        Role::Version => print_line(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
     exit_code("projector", outcome)
 }

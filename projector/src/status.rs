@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use service::clock::Clock;
 use tokio::time::{sleep, timeout};
 
-use service::stdout::tell;
+use service::program::print_line;
 
 use crate::{
     connections,
@@ -55,8 +55,8 @@ struct OpsStatus {
 pub async fn show(settings: &StatusSettings) -> anyhow::Result<()> {
     let lines = lines(settings).await?;
     match settings.output {
-        Output::Json => tell(serde_json::to_string_pretty(&lines)?)?,
-        Output::Table => tell(table(&lines).trim_end())?,
+        Output::Json => print_line(serde_json::to_string_pretty(&lines)?)?,
+        Output::Table => print_line(table(&lines).trim_end())?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use service::metrics::{Errors, Queries};
-use service::postgres;
+use service::postgres::{self, ReadinessConnection};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -29,6 +29,7 @@ pub const POSTGRES: &str = "postgres";
 #[derive(Debug)]
 pub struct Database {
     pub pool: PgPool,
+    readiness_connection: ReadinessConnection,
     dependency: Dependency,
     queries: Queries,
 }
@@ -39,12 +40,18 @@ impl Database {
         let options = postgres::options("DATABASE_URL", url)?
             .application_name("query-api")
             .options([("statement_timeout", STATEMENT_TIMEOUT), ("default_transaction_read_only", "on")]);
+        let readiness_connection = ReadinessConnection::new(&options);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .min_connections(KEPT_OPEN.min(connections))
             .acquire_timeout(ACQUIRE_WITHIN);
-        let pool = postgres::that_answer(pool, RECOVERS_WITHIN).connect_lazy_with(options);
-        Ok(Self { pool, dependency: Dependency::new(POSTGRES, breaker, Some(ANSWER_WITHIN), errors), queries })
+        let pool = postgres::checked(pool, RECOVERS_WITHIN).connect_lazy_with(options);
+        Ok(Self {
+            pool,
+            readiness_connection,
+            dependency: Dependency::new(POSTGRES, breaker, Some(ANSWER_WITHIN), errors),
+            queries,
+        })
     }
 
     /// Runs a statement on `self.pool`; `operation` says what it is for.
@@ -56,9 +63,9 @@ impl Database {
         self.dependency.ask(self.queries.time(operation, statement), verdict).await
     }
 
-    /// Whether it answers at all, whatever the breaker thinks.
+    /// Whether Postgres answers, whatever the state of the breaker and of the work pool.
     pub async fn ping(&self) -> sqlx::Result<()> {
-        sqlx::query!("select 1 as one").fetch_one(&self.pool).await.map(drop)
+        self.readiness_connection.ping().await
     }
 }
 

@@ -1,17 +1,17 @@
-//! The user and password of a URL, apart from it: errors show a URL.
+//! Separates user and password from a server's URL, because errors show URLs.
 
 use anyhow::Context as _;
 use percent_encoding::percent_decode_str;
-use reqwest::Url;
+use url::Url;
 
-/// A server, and whom to say one is.
+/// A server's URL and the credentials for it.
 pub struct Server {
-    /// Without user and password, and ending in a slash: what is appended does not replace its last segment.
+    /// Without user and password. It ends in a slash, so that joining a path does not replace its last segment.
     pub url: Url,
     pub credentials: Option<Credentials>,
 }
 
-/// As they are meant: in a URL some of their characters are written as `%40`.
+/// Decoded credentials: in a URL, some characters are written as `%40`.
 pub struct Credentials {
     pub user: String,
     pub password: String,
@@ -19,7 +19,7 @@ pub struct Credentials {
 
 impl Server {
     /// # Errors
-    /// If it is no URL of a server.
+    /// If it is not the URL of a server.
     pub fn at(url: &str) -> anyhow::Result<Self> {
         let mut url = Url::parse(url)?;
         let credentials = (!url.username().is_empty()).then(|| {

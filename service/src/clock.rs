@@ -1,12 +1,11 @@
-//! The time, as an argument: the only place that asks the system for it.
+//! The time, as an argument. No other place reads the system's clock.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 
-/// PostgreSQL keeps microseconds. A time with more digits would not equal its own round trip, and ETags, events and
-/// snapshots made from it would differ.
+/// PostgreSQL stores microseconds. A time with more digits would differ after it was stored and read.
 const DIGITS_KEPT: u16 = 6;
 
-/// Where a program takes its time from; tests name one of their own.
+/// The source of the present time: the system, or a fixed time in tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Clock {
     #[default]
@@ -15,11 +14,11 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The present moment, cut to whole microseconds.
+    /// The present time, truncated to microseconds.
     #[must_use]
     pub fn now(self) -> DateTime<Utc> {
         let now = match self {
-            #[expect(clippy::disallowed_methods, reason = "this is the clock that everyone else is sent to")]
+            #[expect(clippy::disallowed_methods, reason = "all other code takes the time from this clock")]
             Self::System => Utc::now(),
             Self::Fixed(at) => at,
         };

@@ -1,4 +1,4 @@
-//! Reads JSON and says what is wrong with it and where. It knows no transport: a use case reads documents with it too.
+//! Parses JSON documents, and reports what is wrong and where. It knows no transport: a use case parses documents with it too.
 
 mod strict;
 
@@ -9,7 +9,7 @@ use serde_json::error::Category;
 
 use crate::problem::{FAULTS_LIMIT, Fault, Problem};
 
-/// Why a document cannot be read.
+/// Why a document cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JsonError {
     /// It is not JSON, not UTF-8, or nested too deeply.
@@ -38,16 +38,16 @@ impl From<JsonError> for Problem {
     }
 }
 
-/// Nobody nests further by intention. Refusing it here keeps the answer the same wherever in the body it happens.
+/// The deepest nesting of a body. It is checked before parsing, so that the answer does not depend on where it happens.
 const DEPTH_LIMIT: usize = 100;
 
-/// The longest text that a caller is told about one fault, in bytes.
-const TOLD_LIMIT: usize = 300;
+/// The longest detail of one fault, in bytes.
+const DETAIL_LIMIT: usize = 300;
 
-/// Reads one JSON document. Members that `T` does not have are returned beside the value, so that they can be reported together
-/// with the rules that the value breaks; a `T` with `deny_unknown_fields` would report only the first.
+/// Parses one JSON document. Unknown members are returned beside the value, so that they can be reported together with the rules that the
+/// value breaks; a `T` with `deny_unknown_fields` would report only the first.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), JsonError> {
-    // serde_json does not look into strings that it skips.
+    // serde_json does not check the encoding of strings that it skips.
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::Malformed(format!("The body is not UTF-8: {error}")))?;
 
     if is_too_deep(text) {
@@ -71,7 +71,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), JsonEr
 
 fn refuse(text: &str, error: &serde_json::Error, path: &serde_path_to_error::Path) -> JsonError {
     match error.classify() {
-        // A wrong type ends the reading. What follows may still not be JSON, and that comes first.
+        // A wrong type ends the parsing. If the rest is not JSON, that is reported instead.
         Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => JsonError::Invalid(fault(error, path)),
             Err(error) => not_json(&error),
@@ -84,7 +84,7 @@ fn not_json(error: &serde_json::Error) -> JsonError {
     JsonError::Malformed(format!("The body is not JSON: {error}"))
 }
 
-/// Counts brackets, those in strings left out.
+/// Counts brackets outside of strings.
 fn is_too_deep(text: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -107,22 +107,22 @@ fn is_too_deep(text: &str) -> bool {
 
 fn fault(error: &serde_json::Error, path: &serde_path_to_error::Path) -> Fault {
     let mut pointer = pointer(path);
-    // The pointer says where; the line and column of the text are no help beside it.
-    let told = error.to_string();
-    let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(told, _)| told);
+    // The pointer shows the place; line and column are removed.
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(before, _)| before);
     for (of_member, detail) in [("missing field `", "is required"), ("duplicate field `", "is given twice")] {
-        if let Some(name) = told.strip_prefix(of_member).and_then(|rest| rest.strip_suffix('`')) {
+        if let Some(name) = text.strip_prefix(of_member).and_then(|rest| rest.strip_suffix('`')) {
             push(&mut pointer, name);
             return Fault::new(pointer, detail);
         }
     }
-    Fault::new(pointer, shortened(&in_words_of_json(told)))
+    Fault::new(pointer, shortened(&in_words_of_json(text)))
 }
 
-/// serde speaks of the types of this program; callers know those of JSON.
-fn in_words_of_json(told: &str) -> String {
+/// Replaces the names of Rust types in an error of serde by those of JSON types.
+fn in_words_of_json(text: &str) -> String {
     const WHOLE: [&str; 12] = ["i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16", "u32", "u64", "u128", "usize"];
-    let Some((found, expected)) = told.rsplit_once("expected ") else { return told.to_owned() };
+    let Some((found, expected)) = text.rsplit_once("expected ") else { return text.to_owned() };
     let expected = match expected {
         whole if WHOLE.contains(&whole) => "a whole number",
         "f32" | "f64" => "a number",
@@ -139,10 +139,10 @@ fn in_words_of_json(told: &str) -> String {
     format!("{found}expected {expected}")
 }
 
-/// serde repeats the value that it cannot read, and that may be as long as the body.
-fn shortened(told: &str) -> String {
-    let end = told.floor_char_boundary(TOLD_LIMIT);
-    if end == told.len() { told.to_owned() } else { format!("{}…", &told[..end]) }
+/// Shortens an error of serde, which repeats the wrong value; that may be as long as the body.
+fn shortened(text: &str) -> String {
+    let end = text.floor_char_boundary(DETAIL_LIMIT);
+    if end == text.len() { text.to_owned() } else { format!("{}…", &text[..end]) }
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {
@@ -178,7 +178,7 @@ fn pointer_of_ignored(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// Adds a reference token, escaped as RFC 6901 says.
+/// Appends a reference token, escaped as in RFC 6901.
 fn push(pointer: &mut String, token: &str) {
     let mut token = Cow::Borrowed(token);
     if token.contains(['~', '/']) {
@@ -262,7 +262,7 @@ mod tests {
         let long = "é".repeat(10_000);
         let text = GOOD.replace("\"stay\"", &format!("\"{long}\""));
         let fault = read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err().into_fault();
-        assert!(fault.detail.len() < 2 * TOLD_LIMIT, "{fault:?}");
+        assert!(fault.detail.len() < 2 * DETAIL_LIMIT, "{fault:?}");
         let many = (0..20_000).map(|number| format!("\"u{number}\":1,")).collect::<Vec<_>>().concat();
         let (_, unknown) = read::<Price>(format!("{{{many}\"amount\":\"1\"}}").as_bytes()).unwrap();
         let problem = Problem::invalid(unknown);

@@ -1,38 +1,38 @@
-//! What makes a program a good process: how it is set, seen, stopped and spoken to. No word of the business is in here.
+//! What all programs need to run as a service: settings, telemetry, an operations port, HTTP, tokens, shutdown. It knows nothing of the
+//! domain; a test holds it to that.
 //!
 //! Read it in the order of a program's life.
 
-// 1. It is started: settings from the environment, a clock, logs and traces, or lines on the standard output.
+// 1. The start: settings from the environment, a clock, logs and traces.
 pub mod clock;
 pub mod settings;
-pub mod stdout;
 pub mod telemetry;
 
-// 2. It shows how it is doing, on a port of its own.
+// 2. The operations port: readiness, status and metrics.
 pub mod lifecycle;
 pub mod metrics;
 pub mod ops;
 
-// 3. It answers requests: who calls, what they send, what is wrong with it.
+// 3. Requests: the bearer of the token, what was sent, and what is wrong with it.
 pub mod bearer;
 pub mod http;
 pub mod json;
 pub mod problem;
 mod serve;
 
-// 4. It asks a server that may come and go.
+// 4. Connections to servers that may be down for a while.
 pub mod basic_auth;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 
-// 5. All of it together: from the start to the stop.
+// 5. All of it together, from the start to the stop.
 pub mod program;
 pub mod run;
 
-/// Every request allocates in layers of small futures and frees them on another thread; glibc's allocator spent a fifth of the
-/// time of a cached read on it.
+/// Every request allocates many small futures and frees them on another thread. glibc's allocator took a fifth of the time of a cached
+/// read (decision 0703).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

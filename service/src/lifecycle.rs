@@ -1,8 +1,10 @@
-//! Where in its life a program is.
+//! The phase a program is in, and the answers that must be ended before it can stop.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use axum::response::{IntoResponseParts, ResponseParts};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub enum Phase {
     Draining,
 }
 
-/// Shared between those who know (main, the servers) and those who tell (readiness, the HTTP stack).
+/// The phase of the program. Clones share it: the bootstrap and the servers set it; readiness and the HTTP stack read it.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle(Arc<Inner>);
 
@@ -20,6 +22,8 @@ pub struct Lifecycle(Arc<Inner>);
 struct Inner {
     phase: AtomicU8,
     stop: OnceLock<CancellationToken>,
+    /// Cancelled when long-lived answers have to end.
+    end_long_lived: CancellationToken,
 }
 
 const STARTING: u8 = 0;
@@ -27,19 +31,29 @@ const STARTED: u8 = 1;
 const DRAINING: u8 = 2;
 
 impl Lifecycle {
-    /// Everything that the program does has begun. Does nothing once it drains.
+    /// Sets the phase to started: all tasks run. Does nothing while the program drains.
     pub fn started(&self) {
         let _ = self.0.phase.compare_exchange(STARTING, STARTED, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// The program is being stopped; there is no way back.
+    /// Sets the phase to draining, for good.
     pub fn drain(&self) {
         self.0.phase.store(DRAINING, Ordering::Release);
     }
 
-    /// Draining from the moment at which the program is told to stop. The first token counts.
+    /// The phase is draining from the moment this token is cancelled. Only the first token counts.
     pub fn follow(&self, stop: &CancellationToken) {
         let _ = self.0.stop.set(stop.clone());
+    }
+
+    /// For an answer that has no end of its own.
+    #[must_use]
+    pub fn long_lived(&self) -> LongLived {
+        LongLived { end: self.0.end_long_lived.clone() }
+    }
+
+    pub(crate) fn end_long_lived(&self) {
+        self.0.end_long_lived.cancel();
     }
 
     #[must_use]
@@ -57,6 +71,43 @@ impl Lifecycle {
             STARTED => Phase::Started,
             _ => Phase::Draining,
         }
+    }
+}
+
+/// Marks an answer that has no end of its own, such as server-sent events. The handler ends it when [`LongLived::ended`] resolves, which
+/// is when the server takes no more connections. An answer that does not end by then, because its client does not read, is cut off
+/// without an error: unlike an ordinary request, it leaves no work undone.
+///
+/// ```
+/// use axum::body::Body;
+/// use axum::response::IntoResponse;
+/// use futures_util::{Stream, StreamExt as _};
+/// use service::lifecycle::Lifecycle;
+///
+/// fn watch(lifecycle: &Lifecycle, events: impl Stream<Item = std::io::Result<String>> + Send + 'static) -> impl IntoResponse {
+///     let answer = lifecycle.long_lived();
+///     let body = Body::from_stream(events.take_until(answer.ended()));
+///     (answer, body)
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct LongLived {
+    end: CancellationToken,
+}
+
+impl LongLived {
+    /// Resolves when the answer has to end.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.end.clone().cancelled_owned()
+    }
+}
+
+impl IntoResponseParts for LongLived {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        parts.extensions_mut().insert(self);
+        Ok(parts)
     }
 }
 

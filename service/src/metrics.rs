@@ -1,7 +1,7 @@
-//! What every program counts in the same way: errors, database work, its own version.
+//! The metrics that all programs have: errors, durations of database work, connection pools, the version.
 //!
-//! The program makes the registry and gives the prefix; prometheus-client adds `_total`, `_info` and the unit by itself. A
-//! series whose labels are known beforehand is made at once, so that it shows 0 before anything has happened.
+//! The program creates the registry with its prefix; prometheus-client adds `_total`, `_info` and the unit. A series whose labels are
+//! known in advance is created at the start, so that it shows 0 before the first event.
 
 mod pool;
 
@@ -17,10 +17,10 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use pool::{Pool, register_pools};
 
-/// From a hit in the process's own cache (under a millisecond) to the longest deadline (20 s).
+/// Histogram buckets, from a hit in the process's own cache (under a millisecond) to the longest deadline (20 s).
 const SECONDS: [f64; 15] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
 
-/// Durations by label, all with the same buckets.
+/// Histograms of durations by label, all with the same buckets.
 pub type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 
 #[must_use]
@@ -40,12 +40,12 @@ struct ErrorLabels {
     error_type: &'static str,
 }
 
-/// `errors_total{component,error_type}`: failures of ours, not refusals of callers' mistakes.
+/// `errors_total{component,error_type}`: failures on our side. Refused requests are not counted here.
 #[derive(Debug, Clone)]
 pub struct Errors(Family<ErrorLabels, Counter>);
 
 impl Errors {
-    /// `known` names the pairs of component and type that are to show 0 from the start.
+    /// `known` are the pairs of component and type that show 0 from the start.
     pub fn register(registry: &mut Registry, known: &[(&'static str, &'static str)]) -> Self {
         let errors = Self(Family::default());
         for &(component, error_type) in known {
@@ -79,9 +79,9 @@ impl Queries {
         queries
     }
 
-    /// Does the work and notes how long it took; work that is dropped half-way is not noted.
+    /// Runs the work and records its duration. Work that is cancelled is not recorded.
     ///
-    /// A statement's future is tens of kilobytes. On the heap from here on, so that it is not moved by every layer above.
+    /// The work is boxed: a statement's future has tens of kilobytes, which every layer above would otherwise move.
     pub fn time<T>(&self, operation: &'static str, work: impl Future<Output = T>) -> impl Future<Output = T> {
         let work = Box::pin(work);
         async move {
@@ -99,7 +99,7 @@ struct BuildLabels {
     version: &'static str,
 }
 
-/// `build_info{program,version}`: which program of which version this is.
+/// `build_info{program,version}`.
 pub fn register_build_info(registry: &mut Registry, program: &'static str, version: &'static str) {
     registry.register("build", "The program and its version", Info::new(BuildLabels { program, version }));
 }

@@ -1,16 +1,16 @@
-//! The operations port: alive, ready, status and metrics. For those who run the program; never public.
+//! The operations port: `/health`, `/ready`, `/status` and `/metrics`, for operators. It must not be public.
 
-mod healthcheck;
 mod readiness;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -25,30 +25,33 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::lifecycle::{Lifecycle, Phase};
-pub use healthcheck::healthcheck;
 pub use readiness::{Check, Report};
 
 use crate::problem::Problem;
 use crate::serve::serve_plainly;
 
-/// What Prometheus is told it gets.
+/// The content type of the metrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A dependency that takes longer than this to answer is away, as far as anyone who asks is concerned.
+/// Timeout of a whole readiness or status report.
 const REPORT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Nobody's question about a program that has ended is worth more.
+/// How long open requests may take when the port is closed.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
-type Asked<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
+/// Timeout of the healthcheck; longer than the report may take.
+const HEALTHCHECK_WITHIN: Duration = Duration::from_secs(3);
 
-/// What the operations port shows.
+/// Makes a report, each time it is called.
+type Reporter<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
+
+/// The contents of the operations port.
 #[derive(Clone)]
 pub struct Ops {
     registry: Arc<Registry>,
     lifecycle: Lifecycle,
-    readiness: Asked<Report>,
-    status: Asked<Value>,
+    readiness: Reporter<Report>,
+    status: Reporter<Value>,
 }
 
 impl Ops {
@@ -90,12 +93,12 @@ impl Ops {
     }
 }
 
-/// Takes the operations port and logs where it is.
+/// Binds the operations port and logs its address.
 pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     crate::serve::listen("ops", "Operations", "OPS_ADDR", addr).await
 }
 
-/// Alive says nothing of dependencies: a restart does not bring a database back.
+/// Liveness does not check dependencies: restarting this program does not repair a database.
 async fn health() -> Json<Value> {
     Json(json!({ "status": "healthy" }))
 }
@@ -119,7 +122,9 @@ async fn ready(State(ops): State<Ops>) -> Response {
 async fn status(State(ops): State<Ops>) -> Response {
     match tokio::time::timeout(REPORT_WITHIN, (ops.status)()).await {
         Ok(status) => Json(status).into_response(),
-        Err(_) => Problem::unavailable(format!("The program did not tell within {} s", REPORT_WITHIN.as_secs())).into_response(),
+        Err(_) => {
+            Problem::unavailable(format!("The program did not report within {} s", REPORT_WITHIN.as_secs())).into_response()
+        }
     }
 }
 
@@ -129,4 +134,32 @@ async fn metrics(State(ops): State<Ops>) -> Response {
         return Problem::logged(&anyhow::Error::new(error).context("the metrics cannot be written")).into_response();
     }
     ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+}
+
+/// The `healthcheck` subcommand: `GET /ready` at the operations port of a running process. `Ok` if it is ready or degraded; the error has
+/// the answer.
+pub async fn healthcheck(addr: SocketAddr) -> anyhow::Result<()> {
+    if addr.port() == 0 {
+        bail!("OPS_ADDR has port 0: the healthcheck cannot know which port was bound");
+    }
+    let url = format!("http://{}/ready", reachable(addr));
+    // Requests to this machine do not go through a proxy.
+    let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_WITHIN).build()?;
+    let answer = client.get(&url).send().await.with_context(|| format!("nothing answers at {url}"))?;
+    let status = answer.status();
+    let body = answer.text().await.unwrap_or_default();
+    if !status.is_success() {
+        bail!("not ready ({status}): {body}");
+    }
+    Ok(())
+}
+
+/// The address to connect to: an unspecified address, which listens on all interfaces, becomes loopback.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, addr.port())
 }

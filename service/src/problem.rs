@@ -1,7 +1,7 @@
-//! What callers are told when a request is refused or fails: RFC 9457 problem details.
+//! The answer to a request that is refused or fails: RFC 9457 problem details.
 //!
-//! A refusal becomes a [`Problem`] by its [`Kind`] alone ([`Refusal`]). What broke inside is logged here, once, and never
-//! shown. `instance` and `trace_id` are filled in by the middleware of [`crate::http`], which knows the request.
+//! An error that implements [`Refusal`] becomes a [`Problem`] by its [`Kind`]. An internal failure is logged here, once, and never
+//! shown to the client. The middleware of [`crate::http`] adds `instance` and `trace_id`.
 
 mod kind;
 mod page;
@@ -24,10 +24,10 @@ pub use refusal::{Chain, Refusal};
 /// The media type of a problem.
 pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Told to callers who are sent away without a better idea of when to come back.
+/// The default of `Retry-After`.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
-/// All faults are told at once, but a body can be nothing but faults, and the answer should not be longer than it.
+/// The most faults in one answer. All faults are reported at once, but the answer should not be longer than the body.
 pub const FAULTS_LIMIT: usize = 1000;
 
 /// One fault of a body: where (an RFC 6901 pointer, `""` for the whole body) and what.
@@ -45,7 +45,7 @@ impl Fault {
     }
 }
 
-/// An answer that is not what was asked for.
+/// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a problem does nothing until it is answered"]
 pub struct Problem {
@@ -53,9 +53,9 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     pub errors: Vec<Fault>,
     pub retry_after: Option<Duration>,
-    /// What `WWW-Authenticate` says.
+    /// The value of `WWW-Authenticate`.
     challenge: Option<&'static str>,
-    /// Only where the transport said more precisely than the kind does, e.g. 431.
+    /// Set only if the transport's status is more precise than that of the kind, such as 431.
     status: Option<StatusCode>,
 }
 
@@ -65,12 +65,12 @@ impl Problem {
         Self { kind, detail: detail.into(), errors: Vec::new(), retry_after, challenge: kind.challenge(), status: None }
     }
 
-    /// 400: JSON, query, path, cursor or header cannot be read.
+    /// 400: JSON, query, path, cursor or header cannot be parsed.
     pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Malformed, detail)
     }
 
-    /// 422: understood, but it breaks rules; all of them at once.
+    /// 422: the request was parsed, but breaks these rules.
     pub fn invalid(mut errors: Vec<Fault>) -> Self {
         let detail: Cow<'static, str> = match errors.as_slice() {
             [only] if only.pointer.is_empty() => only.detail.clone().into(),
@@ -82,12 +82,12 @@ impl Problem {
         Self::new(Kind::Invalid, detail).with_errors(errors)
     }
 
-    /// 401: who calls did not say so.
+    /// 401: the request has no token.
     pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Unauthenticated, detail)
     }
 
-    /// 401: a token that is not believed (RFC 6750).
+    /// 401: the token was not verified (RFC 6750).
     pub fn invalid_token(detail: impl Into<Cow<'static, str>>) -> Self {
         Self { challenge: Some("Bearer error=\"invalid_token\""), ..Self::new(Kind::Unauthenticated, detail) }
     }
@@ -104,17 +104,17 @@ impl Problem {
         Self::new(Kind::Conflict, detail)
     }
 
-    /// 503: something that we need is away; the caller should come back.
+    /// 503: a dependency is down; the client should retry later.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Unavailable, detail)
     }
 
-    /// 500. What happened is for the log, see [`Problem::logged`]; the caller learns nothing.
+    /// 500, without any detail of the failure. Log it, see [`Problem::logged`].
     pub fn internal() -> Self {
         Self::new(Kind::Internal, "Something went wrong on our side; the trace id finds it in our logs")
     }
 
-    /// 500 for a failure that no [`Refusal`] describes: logs it with its sources, once.
+    /// 500 for a failure that no [`Refusal`] describes. Logs it with its sources.
     pub fn logged(error: &anyhow::Error) -> Self {
         tracing::error!(error = format!("{error:#}"), "A request failed: {error}");
         Self::internal()
@@ -130,7 +130,7 @@ impl Problem {
         self
     }
 
-    /// The problem nearest to a bare status that some layer answered; `None` if the status is no error.
+    /// The problem nearest to a plain status of another layer; `None` if the status is not an error.
     pub(crate) fn of_status(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Option<Self> {
         let kind = Kind::of_status(status)?;
         let status = (kind.http_status() != status).then_some(status);
@@ -143,7 +143,7 @@ impl Problem {
         self.status.unwrap_or_else(|| self.kind.http_status())
     }
 
-    /// The body, as it is also shown for one line of a batch, where the request's own problem carries the rest.
+    /// The body without `instance` and `trace_id`, as it is shown for one line of a batch.
     #[must_use]
     pub fn body(&self) -> Body<'_> {
         Body {
@@ -162,13 +162,13 @@ impl Problem {
         let mut response = (self.http_status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, MEDIA_TYPE);
-        // Without it caches may keep a 404 for as long as they like.
+        // Without it, caches may store a 404 for any time.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(after) = self.retry_after {
-            // Whole seconds, rounded up: coming back too early would only be refused again.
+            // Whole seconds, rounded up: a retry that is too early would be refused again.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
@@ -183,7 +183,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The problem document itself.
+/// The JSON document of a problem.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct Body<'a> {

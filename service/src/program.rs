@@ -8,6 +8,8 @@
 //! 5. [`Program::until_stopped`]: after the stop signal, requests and tasks finish; then the operations port closes; last, the
 //!    remaining traces are exported.
 
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -90,5 +92,16 @@ pub fn exit_code(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
             eprintln!("{program}: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints a line of a subcommand's result. A closed pipe, as after `| head`, is no error.
+///
+/// # Errors
+/// If the line cannot be written for another reason, such as a full disk.
+pub fn print_line(line: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }

@@ -1,8 +1,8 @@
-//! One connection to Redis for all who ask: made when it is first needed, and again after it was given up.
+//! One shared connection to Redis: made with the first command, and made again after it was discarded.
 //!
-//! The client's own manager keeps a connection for as long as TCP believes in it: for minutes after the server's machine has
-//! vanished, and for good when its server has become a replica that writes nothing. Here whoever finds a connection useless
-//! gives it up, and the next question gets a new one.
+//! The client's `ConnectionManager` (redis 1.8) does not replace a connection after a response timeout, nor after `READONLY`: it keeps one
+//! to a machine that has vanished until TCP gives up, and one to a server that became a replica for good. Here such an error discards
+//! the connection, and the next command makes a new one.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -12,91 +12,91 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, S
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// Shared by its clones.
+/// A client of Redis. Clones share the connection.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
     config: AsyncConnectionConfig,
     connects_within: Duration,
-    held: Arc<RwLock<Option<Held>>>,
-    /// How many connections there have been. One is made at a time, for all who wait for it.
+    current: Arc<RwLock<Option<Numbered>>>,
+    /// How many connections were made. Locked while one is being made, so that there is one at a time.
     made: Arc<Mutex<u64>>,
 }
 
 #[derive(Clone)]
-struct Held {
+struct Numbered {
     number: u64,
     connection: MultiplexedConnection,
 }
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The client's URL holds the password.
+        // The client's URL contains the password.
         f.debug_struct("Redis").finish_non_exhaustive()
     }
 }
 
 impl Redis {
-    /// Connects when it is first asked.
+    /// Connects with the first command.
     ///
     /// # Errors
     /// If the URL cannot be used.
     pub fn new(url: &str, connects_within: Duration, answers_within: Duration) -> RedisResult<Self> {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(connects_within)).set_response_timeout(Some(answers_within));
-        Ok(Self { client: Client::open(url)?, config, connects_within, held: Arc::default(), made: Arc::default() })
+        Ok(Self { client: Client::open(url)?, config, connects_within, current: Arc::default(), made: Arc::default() })
     }
 
-    /// Asks something, and gives the connection up if another may fare better. Ends within the two bounds together: whoever waits
-    /// while another one connects waits no longer than if it did so itself.
+    /// Runs a command. If the error is about the connection, the connection is discarded. It takes at most the connection timeout and the
+    /// response timeout together, also if it waits while another task connects.
     ///
     /// # Errors
-    /// If there is no connection, or the question is not answered.
-    pub async fn ask<T, Asked>(&self, question: impl FnOnce(MultiplexedConnection) -> Asked) -> RedisResult<T>
+    /// If there is no connection, or the command is not answered in time.
+    pub async fn ask<T, Answer>(&self, command: impl FnOnce(MultiplexedConnection) -> Answer) -> RedisResult<T>
     where
-        Asked: Future<Output = RedisResult<T>>,
+        Answer: Future<Output = RedisResult<T>>,
     {
-        let Held { number, connection } = match self.held() {
-            Some(held) => held,
-            // Rare, and large.
+        let Numbered { number, connection } = match self.current() {
+            Some(current) => current,
+            // Boxed, because connecting is rare and its future is large.
             None => Box::pin(timeout(self.connects_within, self.connect())).await.map_err(std::io::Error::from)??,
         };
-        let answer = question(connection).await;
+        let answer = command(connection).await;
         if answer.as_ref().is_err_and(is_about_the_connection) {
-            // Many wait in vain on one connection; the last of them must not give up the one that came after it.
-            self.replace(|held| held.filter(|held| held.number != number));
+            // Many commands fail on one connection. The last of them must not discard the connection that was made after the first.
+            self.replace(|current| current.filter(|current| current.number != number));
         }
         answer
     }
 
-    /// Others who still wait for an answer on it may get it.
+    /// Discards the connection. Commands that wait for an answer on it may still get it.
     pub fn give_up(&self) {
         self.replace(|_| None);
     }
 
-    fn held(&self) -> Option<Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn current(&self) -> Option<Numbered> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn replace(&self, next: impl FnOnce(Option<Held>) -> Option<Held>) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        *held = next(held.take());
+    fn replace(&self, next: impl FnOnce(Option<Numbered>) -> Option<Numbered>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = next(current.take());
     }
 
-    async fn connect(&self) -> RedisResult<Held> {
+    async fn connect(&self) -> RedisResult<Numbered> {
         let mut made = self.made.lock().await;
-        if let Some(held) = self.held() {
-            return Ok(held);
+        if let Some(current) = self.current() {
+            return Ok(current);
         }
         let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
         *made += 1;
-        let held = Held { number: *made, connection };
-        self.replace(|_| Some(held.clone()));
-        Ok(held)
+        let current = Numbered { number: *made, connection };
+        self.replace(|_| Some(current.clone()));
+        Ok(current)
     }
 }
 
-/// No answer, half an answer, or that of a server that takes no writes any more.
+/// Whether an error is about the connection: no answer, half an answer, or a server that has become a replica.
 fn is_about_the_connection(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Io | ErrorKind::Parse | ErrorKind::Server(ServerErrorKind::ReadOnly))
 }

@@ -1,4 +1,4 @@
-//! Starts a program's tasks, and ends them in order.
+//! Runs the tasks of a program until the stop, and ends them.
 
 use std::collections::HashMap;
 use std::process;
@@ -11,19 +11,19 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// How long the tasks may take to end. With what comes after them (the last traces, the database pool) a stop stays within
-/// the 30 s that orchestrators commonly wait before they kill.
+/// How long the tasks may take to end. The last traces and the closing of database pools come after it; together they stay within the
+/// 30 s after which orchestrators usually kill a process.
 pub const GRACE: Duration = Duration::from_secs(25);
 
-/// What a shell reports of a program that was interrupted.
+/// The exit code of an interrupted program, as shells define it.
 const INTERRUPTED: i32 = 130;
 
-/// A token that SIGTERM or SIGINT cancels. A second signal exits at once: somebody does not want to wait.
+/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let cancelled = stop.clone();
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
@@ -33,7 +33,7 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
         };
         let name = next().await;
         info!(signal = name, "Stopping on {name}");
-        told.cancel();
+        cancelled.cancel();
         let name = next().await;
         warn!(signal = name, "Exiting at once on a second signal");
         process::exit(INTERRUPTED);
@@ -41,7 +41,7 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The tasks that a program consists of, by name.
+/// The tasks of a program, with their names.
 #[derive(Debug, Default)]
 pub struct Tasks {
     set: JoinSet<anyhow::Result<()>>,
@@ -59,7 +59,7 @@ impl Tasks {
         self.names.insert(handle.id(), name);
     }
 
-    /// The next task that ends, and what it ended with; a panic is an error.
+    /// Waits for the next task to end. A panic is an error.
     async fn next(&mut self) -> Option<(&'static str, anyhow::Result<()>)> {
         let ended: Result<(Id, anyhow::Result<()>), JoinError> = self.set.join_next_with_id().await?;
         let (id, outcome) = match ended {
@@ -76,10 +76,10 @@ impl Tasks {
     }
 }
 
-/// Runs until told to stop, then waits for all tasks, no longer than the grace.
+/// Runs until the stop, then waits for all tasks, at most for the grace.
 ///
-/// A task that ends before the stop, even well, is a crash: the others are stopped and the error makes the program end with
-/// a failure, so that it is started again. So is a task that fails while stopping, and one that does not end.
+/// A task that ends before the stop, even with `Ok`, is a crash: the other tasks are stopped, and the error ends the program with a
+/// failure, so that it is restarted. A task that fails during the stop, or does not end in time, is an error too.
 pub async fn until_stopped(mut tasks: Tasks, stop: CancellationToken, grace: Duration) -> anyhow::Result<()> {
     let mut first = Ok(());
     tokio::select! {

@@ -1,6 +1,6 @@
-//! Settings come from the environment, are read once, and are checked at the start. The building blocks of each program's
-//! own `clap` struct: every variable stands in `--help`, a wrong value ends the program with exit code 2 and the variable's
-//! name, and a secret is never shown.
+//! Settings are read from the environment once and checked at the start. This module has the building blocks of each program's `clap`
+//! struct: `--help` lists every variable, a wrong value ends the program with exit code 2 and the variable's name, and a secret is
+//! never shown.
 
 mod secret;
 mod value;
@@ -15,16 +15,16 @@ use clap::{Args, Command, CommandFactory, Parser, ValueEnum};
 pub use secret::{OptionalSecret, Secret, SecretName};
 pub use value::{Switch, duration, filled, index_alias, log_filter};
 
-/// What clap, and everybody else, says of wrong usage.
+/// The exit code for wrong usage, as in clap.
 const WRONG_USAGE: i32 = 2;
 
-/// Headings in `--help`. Each argument names its own: clap would let one on the struct run on into whatever comes after it,
-/// and take the struct's documentation for that of the program.
+// Headings in `--help`. Each argument names its heading: clap applies a heading on the struct also to the arguments after the struct, and
+// uses the struct's documentation as that of the program.
 const LOGS: &str = "Logs and traces";
 const PORTS: &str = "Ports";
 pub(crate) const SECRETS: &str = "Connections and secrets";
 
-/// Logs and traces. Flatten it into the program's settings.
+/// The settings of logs and traces. Flatten it into the program's settings.
 #[derive(Debug, Clone, Args)]
 #[command(about = None, long_about = None)]
 pub struct LogArgs {
@@ -58,7 +58,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// The operations port; `PORT` is the program's default.
+/// The address of the operations port; `PORT` is the program's default.
 #[derive(Debug, Clone, Args)]
 #[command(about = None, long_about = None)]
 pub struct OpsArgs<const PORT: u16> {
@@ -67,7 +67,7 @@ pub struct OpsArgs<const PORT: u16> {
     pub ops_addr: SocketAddr,
 }
 
-/// The public port; `PORT` is the program's default.
+/// The address of the public port; `PORT` is the program's default.
 #[derive(Debug, Clone, Args)]
 #[command(about = None, long_about = None)]
 pub struct HttpArgs<const PORT: u16> {
@@ -80,7 +80,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Reads the settings, or ends the program: 0 after `--help`, 2 after anything that is wrong.
+/// Reads the settings, or ends the program: with 0 after `--help`, with 2 after an error.
 #[must_use]
 pub fn parse<T: Parser>() -> T {
     match T::try_parse() {
@@ -96,16 +96,16 @@ pub fn parse<T: Parser>() -> T {
     }
 }
 
-/// One variable of a program, as `--help` tells it.
+/// A variable of a program, as `--help` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variable {
     pub name: String,
-    /// As it would be written; empty if there is none.
+    /// As it is written in the environment; empty if there is none.
     pub default: String,
     pub help: String,
 }
 
-/// All variables of a program and its subcommands, by name: for tables that people read, and the tests that compare them.
+/// All variables of a program and its subcommands, by name, for documentation and the tests that compare it.
 #[must_use]
 pub fn variables<T: CommandFactory>() -> Vec<Variable> {
     let mut found = BTreeMap::new();
@@ -125,10 +125,10 @@ fn collect(command: &Command, found: &mut BTreeMap<String, Variable>) {
     }
 }
 
-/// clap names the flag that a value is wrong for. Whoever set a variable looks for that.
+/// The variable of the argument that an error is about. clap names only the flag.
 fn variable_behind(error: &clap::Error, mut command: Command) -> Option<String> {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
-    // An argument can only be shown once its command is complete.
+    // An argument can be formatted only after its command was built.
     command.build();
     named_by(flag, &command)
 }

@@ -1,16 +1,16 @@
-//! Logs and traces: one JSON object a line, each with the ids of the trace that it belongs to.
+//! Logs and traces. A log line is one JSON object with the ids of its trace.
 //!
-//! Trace ids are there whether or not traces are exported: problems show them, and events carry them on to other programs.
+//! Trace ids exist whether or not traces are exported: problems show them, and events carry them to other programs.
 
 mod filter;
 mod json;
-mod panic;
 mod trace;
 
 #[cfg(test)]
 mod tests;
 
 use std::io::IsTerminal as _;
+use std::panic;
 
 use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
@@ -23,12 +23,12 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, fmt};
 
-pub(crate) use trace::Trail;
+pub(crate) use trace::RequestTrace;
 pub use trace::{TRACEPARENT, add_link, are_traces_exported, current_trace_id, current_traceparent, set_parent};
 
 use crate::settings::{LogArgs, LogFormat};
 
-/// Flushes the traces that are still on their way.
+/// Exports the remaining traces at the end of the program.
 #[derive(Debug)]
 #[must_use = "traces that were not flushed are lost"]
 pub struct TelemetryGuard {
@@ -36,9 +36,9 @@ pub struct TelemetryGuard {
 }
 
 impl TelemetryGuard {
-    /// Call it after the servers have stopped. It never fails a stop: a collector that is away costs traces, nothing else.
+    /// Call it after the servers have stopped. If the collector is down, the remaining traces are lost and a warning is logged.
     pub async fn shutdown(self) {
-        // Shutting down blocks its thread until the exporter has answered or given up.
+        // The shutdown blocks its thread until the exporter has answered or given up.
         let flushed = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(trace::FLUSH_WITHIN)).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(error = %error, "The last traces were not exported: {error}");
@@ -46,19 +46,19 @@ impl TelemetryGuard {
     }
 }
 
-/// Starts logs on stdout, and traces, for a program that serves. Must be called within the runtime.
+/// Starts logs on stdout, and traces, for a program that serves. Must be called within the Tokio runtime.
 pub fn init(service_name: &'static str, log: &LogArgs) -> anyhow::Result<TelemetryGuard> {
     let provider = trace::provider(service_name, log)?;
     let subscriber = subscriber(&provider, service_name, log, std::io::stdout, std::io::stdout().is_terminal())?;
     subscriber.try_init().context("logs were started twice")?;
-    panic::log_panics();
+    log_panics();
     Ok(TelemetryGuard { provider })
 }
 
 /// Starts logs on stderr, without traces, for a subcommand whose stdout is its result.
 pub fn init_tool(log: &LogArgs) -> anyhow::Result<()> {
     let lines = lines(log.log_format, std::io::stderr, std::io::stderr().is_terminal());
-    let subscriber = tracing_subscriber::registry().with(filter::Wanted { lines: shown(log)? }).with(lines);
+    let subscriber = tracing_subscriber::registry().with(filter::Wanted { lines: log_filter(log)? }).with(lines);
     subscriber.try_init().context("logs were started twice")
 }
 
@@ -72,18 +72,27 @@ fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    // Each of these costs something per span, and nobody looks for it there.
+    // Each of these costs time per span, and we have no use for it.
     let traces = tracing_opentelemetry::layer().with_location(false).with_threads(false).with_tracked_inactivity(false);
     let traces = traces.with_tracer(provider.tracer(service_name));
-    // The trace layer comes first: a log line shows the ids that it has made.
-    Ok(tracing_subscriber::registry().with(filter::Wanted { lines: shown(log)? }).with(traces).with(lines(
+    // The trace layer comes first, because log lines show the ids that it makes.
+    Ok(tracing_subscriber::registry().with(filter::Wanted { lines: log_filter(log)? }).with(traces).with(lines(
         log.log_format,
         to,
         terminal,
     )))
 }
 
-fn shown(log: &LogArgs) -> anyhow::Result<Targets> {
+/// From now on a panic is one log line, in the format of all others, with the ids of its trace.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("a value that is not text");
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(panic.location = location, panic.message = message, "Panicked at {location}: {message}");
+    }));
+}
+
+fn log_filter(log: &LogArgs) -> anyhow::Result<Targets> {
     log.rust_log.parse().context("RUST_LOG cannot be read")
 }
 

@@ -23,6 +23,7 @@ mod projectors_share;
 mod provisioning;
 mod query_metrics;
 mod read_your_writes;
+mod readiness;
 mod relay_broker;
 mod relay_dies;
 mod relay_late_row;

@@ -39,7 +39,7 @@ where
         let mut sent = parts.headers.get_all(AUTHORIZATION).iter();
         let Some(header) = sent.next() else { return Ok(Self(None)) };
         let token = header.to_str().ok().filter(|_| sent.next().is_none()).and_then(token_of);
-        let token = token.ok_or_else(|| Problem::invalid_token("Authorization must be, once, Bearer and a token"))?;
+        let token = token.ok_or_else(|| Problem::invalid_token("Send one Authorization header, with Bearer and a token"))?;
         let bearer = Verifier::from_ref(state).verify(token).await?;
         Ok(Self(Some(bearer)))
     }
@@ -61,7 +61,7 @@ impl From<BearerError> for Problem {
     fn from(error: BearerError) -> Self {
         match error {
             BearerError::Refused(why) => Self::invalid_token(format!("The token is not accepted: {why}")),
-            BearerError::NoKeys => Self::unavailable("Tokens cannot be checked at the moment"),
+            BearerError::NoKeys => Self::unavailable("Tokens cannot be verified at the moment"),
         }
     }
 }

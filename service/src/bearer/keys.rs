@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use url::Url;
 
 use anyhow::Context as _;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use reqwest::Url;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;

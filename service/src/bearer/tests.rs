@@ -206,7 +206,7 @@ async fn only_eddsa_by_a_known_key_is_believed() {
     let key = EncodingKey::from_ed_pem(pem(2).as_bytes()).unwrap();
     let header = Header { kid: Some(kid(1)), ..Header::new(Algorithm::EdDSA) };
     let forged = jsonwebtoken::encode(&header, &good_claims(), &key).unwrap();
-    assert_eq!(refused(&verifier, &forged).await, "its signature is not right");
+    assert_eq!(refused(&verifier, &forged).await, "its signature is wrong");
     let ours = EncodingKey::from_ed_pem(pem(1).as_bytes()).unwrap();
     let header = Header { kid: Some(kid(1)), crit: Some(vec!["exp".to_owned()]), ..Header::new(Algorithm::EdDSA) };
     let critical = jsonwebtoken::encode(&header, &good_claims(), &ours).unwrap();
@@ -219,7 +219,7 @@ async fn only_eddsa_by_a_known_key_is_believed() {
     let parts: Vec<&str> = good.split('.').collect();
     let mut claims = good_claims();
     claims["roles"] = json!(["writer"]);
-    assert_eq!(refused(&verifier, &format!("{}.{}.{}", parts[0], part(&claims), parts[2])).await, "its signature is not right");
+    assert_eq!(refused(&verifier, &format!("{}.{}.{}", parts[0], part(&claims), parts[2])).await, "its signature is wrong");
     for garbage in ["", ".", "..", "a.b.c", "a.b.c.d", &"x".repeat(100_000)] {
         refused(&verifier, garbage).await;
     }

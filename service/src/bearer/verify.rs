@@ -109,7 +109,7 @@ impl Verifier {
     }
 
     async fn check(&self, token: &str) -> Result<VerifiedToken, BearerError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| BearerError::Refused("it is no JWT"))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| BearerError::Refused("it is not a JWT"))?;
         if header.alg != Algorithm::EdDSA {
             return Err(BearerError::Refused("it is not signed with EdDSA"));
         }
@@ -131,17 +131,17 @@ impl Verifier {
 
     fn judge(&self, claims: Claims) -> Result<VerifiedToken, BearerError> {
         let now = self.0.clock.now();
-        let expires = moment(claims.exp).ok_or(BearerError::Refused("its exp is no time"))?;
+        let expires = moment(claims.exp).ok_or(BearerError::Refused("its exp is not a time"))?;
         if expires <= now {
             return Err(BearerError::Refused("it has expired"));
         }
         if let Some(from) = claims.nbf {
-            let from = moment(from).ok_or(BearerError::Refused("its nbf is no time"))?;
+            let from = moment(from).ok_or(BearerError::Refused("its nbf is not a time"))?;
             if from > now + CLOCK_AHEAD {
                 return Err(BearerError::Refused("it is not valid yet"));
             }
         }
-        let id = Uuid::try_parse(&claims.sub).map_err(|_| BearerError::Refused("its sub is no uuid"))?;
+        let id = Uuid::try_parse(&claims.sub).map_err(|_| BearerError::Refused("its sub is not a UUID"))?;
         Ok(VerifiedToken { bearer: TokenBearer { id, roles: claims.roles.into() }, expires })
     }
 }
@@ -162,12 +162,12 @@ fn why(error: &jsonwebtoken::errors::Error) -> &'static str {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "what else the library finds wrong makes no difference to a caller")]
     match error.kind() {
-        ErrorKind::InvalidSignature => "its signature is not right",
+        ErrorKind::InvalidSignature => "its signature is wrong",
         ErrorKind::InvalidIssuer => "it is from another issuer",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => {
             "a claim is missing or of the wrong type"
         }
-        _ => "it is no valid JWT",
+        _ => "it is not a valid JWT",
     }
 }

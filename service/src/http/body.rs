@@ -1,5 +1,4 @@
-//! Bodies of requests. Each extractor first looks at the content type (415), then reads within the route's limit (413), then
-//! parses (400, 422).
+//! Request bodies. Each extractor checks the content type (415), then reads up to the route's limit (413), then parses (400, 422).
 
 use std::marker::PhantomData;
 
@@ -14,12 +13,12 @@ use serde::de::DeserializeOwned;
 use crate::json;
 use crate::problem::{Fault, Kind, Problem};
 
-/// The content types that a route takes. An entry that begins with `+` is a suffix: `+json` takes `application/ld+json`.
+/// The content types that a route accepts. An entry that begins with `+` is a suffix: `+json` accepts `application/ld+json`.
 pub trait MediaTypes: Send {
     const ACCEPTED: &'static [&'static str];
 }
 
-/// `application/json`, and whatever else says that it is JSON.
+/// `application/json` and every type with the suffix `+json`.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyJson;
 
@@ -27,12 +26,13 @@ impl MediaTypes for AnyJson {
     const ACCEPTED: &'static [&'static str] = &["application/json", "+json"];
 }
 
-/// A JSON body (without `serde(flatten)`, which takes unknown members without a word) in which nothing is unknown and no further rule is to be told together with it. As an answer: JSON.
+/// A JSON body without unknown members; as an answer, a JSON body. `T` must not have `serde(flatten)`, which accepts unknown members
+/// silently. If the value has further rules, use [`Draft`], so that all faults are reported together.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
-/// A JSON body as it came: read, but not yet judged. Unknown members are left to the caller, who tells them together with
-/// all the rules that the value breaks; the bytes are there to recognise a repeated request.
+/// A JSON body that is parsed but not checked. The handler reports its unknown members together with all rules that the value breaks.
+/// The bytes identify a repeated request.
 #[derive(Debug, Clone)]
 pub struct Draft<T, M = AnyJson> {
     pub value: T,
@@ -41,7 +41,7 @@ pub struct Draft<T, M = AnyJson> {
     media: PhantomData<M>,
 }
 
-/// The bytes of a body of the right content type, within the route's limit.
+/// The bytes of a body whose content type and size were checked.
 #[derive(Debug, Clone)]
 pub struct Raw<M> {
     pub bytes: Bytes,
@@ -81,7 +81,7 @@ impl<M: MediaTypes, S: Send + Sync> FromRequest<S> for Raw<M> {
             return Err(unsupported(M::ACCEPTED));
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge, "The body is larger than this route takes"),
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge, "The body is larger than this route accepts"),
             _ => Problem::malformed("The body ended before it was complete"),
         })?;
         Ok(Self { bytes, media: PhantomData })

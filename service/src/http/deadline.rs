@@ -1,4 +1,4 @@
-//! How long a route may take: each has its own, and says 504 when it has passed.
+//! The deadline of each route. A request that exceeds it is answered 504.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use utoipa::openapi::Paths;
 
 use crate::problem::{Kind, Problem};
 
-/// For routes that set no deadline of their own: longer than any of the contract.
-const LAST_RESORT: Duration = Duration::from_secs(30);
+/// The deadline of a route that sets none. Longer than any deadline of the contract.
+const DEFAULT: Duration = Duration::from_secs(30);
 
-/// A request that took more than this part of its deadline is counted: the next one may not make it.
+/// A request that took more than this part of its deadline is counted as a near timeout.
 const NEAR: f64 = 0.8;
 
-/// The deadlines of a program's routes, for [`super::wrap`], which keeps them. Passing one drops the handler's work and answers the
-/// problem `timeout`, which says that the outcome is unknown.
+/// The deadlines of a program's routes, which [`super::wrap`] enforces. When one passes, the handler's future is dropped and the answer
+/// is the problem `timeout`: the outcome is unknown.
 ///
-/// One table, and not a layer around each route: axum boxes a request once more for every layer that it passes.
+/// It is one table, and not a layer around each route, because axum boxes a request once for every layer that it passes.
 #[derive(Debug, Clone, Default)]
 pub struct Deadlines {
-    /// So few that looking through them is as quick as a map.
+    /// About ten entries: a linear search is as fast as a map.
     routes: Vec<(Method, String, Duration)>,
 }
 
 impl Deadlines {
-    /// Notes how long documented routes may take, and gives them back: `.routes(deadlines.within(SEARCH, routes!(search)))`.
+    /// Sets the deadline of documented routes and returns them: `.routes(deadlines.within(SEARCH, routes!(search)))`.
     pub fn within<Schemas, Routes>(
         &mut self,
         within: Duration,
@@ -48,7 +48,7 @@ impl Deadlines {
         (schemas, paths, routes)
     }
 
-    /// How long one route may take.
+    /// Sets the deadline of one route.
     pub fn set(&mut self, method: Method, path: &str, within: Duration) {
         self.routes.push((method, path.to_owned(), within));
     }
@@ -57,32 +57,32 @@ impl Deadlines {
         self.routes.iter().map(|(method, path, _)| (method, path.as_str()))
     }
 
-    /// How long a route may take, if that was said.
+    /// The deadline of a route, if one was set.
     #[must_use]
     pub fn own(&self, method: &Method, path: &str) -> Option<Duration> {
         self.find(method, path).map(|index| self.routes[index].2)
     }
 
-    /// Where it stands among the [`Deadlines::routes`].
+    /// The index of a route among the [`Deadlines::routes`].
     pub(super) fn find(&self, method: &Method, path: &str) -> Option<usize> {
         let method = if *method == Method::HEAD { &Method::GET } else { method };
         self.routes.iter().position(|(of, route, _)| of == method && route == path)
     }
 
     pub(super) fn at(&self, index: Option<usize>) -> Duration {
-        index.map_or(LAST_RESORT, |index| self.routes[index].2)
+        index.map_or(DEFAULT, |index| self.routes[index].2)
     }
 }
 
 pub(super) fn passed(within: Duration) -> Problem {
-    Problem::new(Kind::Timeout, format!("No answer within {} ms; whether it was done is not known", within.as_millis()))
+    Problem::new(Kind::Timeout, format!("No answer within {} ms; the outcome is unknown", within.as_millis()))
 }
 
-/// What a request took of its deadline, as far as it is counted.
+/// How much of its deadline a request took, as far as it is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spent {
     Little,
-    /// All of it, nearly.
+    /// More than [`NEAR`].
     Most,
     All,
 }
@@ -93,7 +93,7 @@ impl Spent {
     }
 }
 
-/// When the request at hand has to be answered: for handlers that wait for something and must not wait longer.
+/// The deadline of the current request, for handlers that wait for something.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     pub(super) at: Instant,
@@ -109,7 +109,7 @@ impl Deadline {
 impl<S: Sync> FromRequestParts<S> for Deadline {
     type Rejection = Problem;
 
-    /// A route that is not wrapped is a mistake in the program, not in the request.
+    /// Fails only if the route is not wrapped, which is a bug of the program.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts
             .extensions

@@ -1,4 +1,4 @@
-//! Versions in headers: `ETag`, `If-Match`, `If-None-Match` (RFC 9110, section 13).
+//! Versions in headers: `ETag`, `If-Match` and `If-None-Match` (RFC 9110, section 13).
 
 use axum::response::{IntoResponseParts, ResponseParts};
 use http::header::ETAG;
@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::header::{RequestHeader, malformed};
 use crate::problem::Problem;
 
-/// A strong entity tag: what stands between the quotes.
+/// A strong entity tag, without its quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ETag(String);
 
@@ -34,7 +34,7 @@ impl IntoResponseParts for ETag {
     }
 }
 
-/// One listed tag. A weak one is well-formed, but only good for reads.
+/// One tag of a list. A weak tag is valid for reads only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tag {
     weak: bool,
@@ -47,7 +47,7 @@ enum Tags {
     Listed(Vec<Tag>),
 }
 
-/// The versions that a write is meant for.
+/// The versions on which a write may be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IfMatch(Tags);
 
@@ -70,12 +70,12 @@ impl RequestHeader for IfMatch {
     }
 }
 
-/// The versions that a reader already has.
+/// The versions that a client already has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IfNoneMatch(Tags);
 
 impl IfNoneMatch {
-    /// Whether the reader has this version already: 304. Weak comparison.
+    /// Whether the client already has this version, so that the answer is 304. Weak comparison.
     #[must_use]
     pub fn has(&self, current: &ETag) -> bool {
         match &self.0 {
@@ -93,7 +93,7 @@ impl RequestHeader for IfNoneMatch {
     }
 }
 
-/// `*`, or a list of tags; several header lines are one list.
+/// Parses `*` or a list of tags. Several header lines are one list.
 fn parse(name: &HeaderName, values: &[&str]) -> Result<Tags, Problem> {
     let refuse = || malformed(name, "must be * or a list of entity tags such as \"7\"");
     if values == ["*"] {
@@ -103,7 +103,7 @@ fn parse(name: &HeaderName, values: &[&str]) -> Result<Tags, Problem> {
     for value in values {
         let mut rest = value.trim_start();
         while !rest.is_empty() {
-            // RFC 9110 lets lists have empty elements.
+            // RFC 9110 allows empty elements in lists.
             if let Some(next) = rest.strip_prefix(',') {
                 rest = next.trim_start();
                 continue;

@@ -1,4 +1,4 @@
-//! Headers of requests, read when it is their turn.
+//! Request headers, which handlers parse when the contract's order of checks wants it.
 
 use std::marker::PhantomData;
 
@@ -9,20 +9,21 @@ use uuid::Uuid;
 
 use crate::problem::{Kind, Problem};
 
-/// Longer request ids than this are somebody's mistake or mischief, and we make one of our own.
+/// The longest request id that is taken from a client, in bytes. A longer one is replaced by one of ours.
 const REQUEST_ID_LIMIT: usize = 128;
+/// Never used: a UUID is always a valid header value.
 const UNREADABLE: HeaderValue = HeaderValue::from_static("unreadable");
 
-/// A header that a handler understands.
+/// A header with a parser.
 pub trait RequestHeader: Sized {
     const NAME: HeaderName;
 
-    /// Reads all values of the header, at least one. Whatever cannot be read is `malformed`.
+    /// Parses all values of the header; there is at least one. An error is `malformed`.
     fn parse(values: &[&str]) -> Result<Self, Problem>;
 }
 
-/// A header as it came. It is parsed when the handler asks for it, because the contract checks the body's content type
-/// and size before the headers: `let key = key.read()?;`.
+/// A header that is not parsed yet. The handler parses it, `let key = key.read()?;`, because the contract checks the body's content type
+/// and size before the headers.
 #[derive(Debug, Clone)]
 pub struct Header<H> {
     values: Vec<HeaderValue>,
@@ -30,7 +31,7 @@ pub struct Header<H> {
 }
 
 impl<H: RequestHeader> Header<H> {
-    /// `None` if it was not sent; `malformed` if it cannot be read.
+    /// Parses the header. `None` if it was not sent; `malformed` if it cannot be parsed.
     pub fn read(&self) -> Result<Option<H>, Problem> {
         if self.values.is_empty() {
             return Ok(None);
@@ -42,7 +43,7 @@ impl<H: RequestHeader> Header<H> {
         H::parse(&values).map(Some)
     }
 
-    /// The header, or the problem `precondition-required`.
+    /// Parses the header. If it was not sent, the problem is `precondition-required`.
     pub fn require(&self) -> Result<H, Problem> {
         self.read()?.ok_or_else(|| Problem::new(Kind::PreconditionRequired, format!("{} is required here", H::NAME)))
     }
@@ -67,7 +68,7 @@ pub(super) fn malformed(name: &HeaderName, what: &str) -> Problem {
     Problem::malformed(format!("The header {name} {what}"))
 }
 
-/// The caller's name for the request, or ours if it sent none that we would repeat.
+/// The id of a request: the client's `X-Request-Id`, or a new one if it sent none that is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
 
@@ -75,7 +76,7 @@ impl RequestId {
     pub const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let sent = headers.get(Self::NAME).filter(|sent| sent.to_str().is_ok_and(is_fit));
+        let sent = headers.get(Self::NAME).filter(|sent| sent.to_str().is_ok_and(is_valid));
         Self(sent.cloned().unwrap_or_else(|| {
             let mut text = Uuid::encode_buffer();
             let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
@@ -93,7 +94,7 @@ impl RequestId {
     }
 }
 
-fn is_fit(sent: &str) -> bool {
+fn is_valid(sent: &str) -> bool {
     (1..=REQUEST_ID_LIMIT).contains(&sent.len()) && sent.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -1,4 +1,4 @@
-//! What is counted of every request.
+//! The metrics of HTTP requests.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -19,10 +19,10 @@ use super::deadline::Spent;
 use crate::metrics::{Errors, Seconds, seconds_family};
 use crate::problem::{Kind, Problem};
 
-/// The caller went away before the answer: no status was ever sent, but the request was there.
+/// The status label of a request whose client closed the connection before the answer. No status was sent.
 const CLIENT_CLOSED: u16 = 499;
 
-/// The label of requests that no route took: their paths are the callers' invention and must not become series.
+/// The path label of requests that match no route. Their paths are arbitrary and must not become series.
 const UNMATCHED: &str = "<unmatched>";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,13 +38,14 @@ struct RouteLabels {
     path: Route,
 }
 
-/// A route, if there is one. Cloned without copying its path.
+/// The route of a request. Cloning does not copy its path.
 #[derive(Debug, Clone)]
 pub(super) enum Route {
-    /// It took a request.
+    /// A request matched this route.
     Matched(MatchedPath),
-    /// It may take one.
+    /// A route of the table of deadlines, before any request.
     Known(Arc<str>),
+    /// A request matched no route.
     None,
 }
 
@@ -82,7 +83,7 @@ impl EncodeLabelValue for Route {
     }
 }
 
-/// Counts requests by route, never by address.
+/// The metrics of HTTP requests, by route. A path that a client invents never becomes a series.
 #[derive(Debug, Clone)]
 pub struct HttpMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -130,7 +131,7 @@ impl HttpMetrics {
         Self { errors: Some(errors), ..self }
     }
 
-    /// Has the series of a route exist before anything was counted in them.
+    /// Creates the series of a route, so that they show 0 before the first request.
     pub(super) fn expect(&self, method: &Method, path: &str) -> Usual {
         let route = RouteLabels { method: label_of(method), path: Route::Known(path.into()) };
         drop(self.timeouts.get_or_create(&route));
@@ -142,14 +143,14 @@ impl HttpMetrics {
         Usual { method, ok: self.requests.get_or_create_owned(&ok), durations }
     }
 
-    /// A request has come in. It counts as in flight until what is returned is dropped, whatever happens to it.
+    /// Counts a request as in flight until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, method: &Method, path: Route) -> InFlight {
         self.in_flight.inc();
         InFlight { metrics: Arc::clone(self), route: RouteLabels { method: label_of(method), path }, answered: false }
     }
 }
 
-/// The series that most requests of a route move: looking for them by their labels takes longer than all other counting.
+/// The series of the usual outcome of a route (200), kept because looking them up by label costs more than all other counting.
 pub(super) struct Usual {
     method: &'static str,
     ok: Counter,
@@ -207,7 +208,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Anyone can invent a method; only the known ones become series.
+/// The label of a method. A method that a client invents is `OTHER`.
 fn label_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

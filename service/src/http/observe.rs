@@ -1,4 +1,4 @@
-//! The layer around every request: what is seen of it, and what it is answered when it fails.
+//! The layer around every request: request id, trace, access log, metrics, deadline, panics, and the form of error answers.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -23,22 +23,22 @@ use super::deadline::{self, Deadline, Deadlines, Spent};
 use super::metrics::{HttpMetrics, Route, Usual};
 use crate::lifecycle::Lifecycle;
 use crate::problem::Problem;
-use crate::telemetry::{self, Trail};
+use crate::telemetry::{self, RequestTrace};
 
-/// What a layer of the framework says of a refused request is shown if it is no longer than this.
+/// The longest plain-text error of another layer that becomes the detail of a problem, in bytes.
 const PLAIN_DETAIL_LIMIT: usize = 1024;
 
-/// Outermost, so that nothing happens unseen: not a panic, not a deadline, not a caller who went away. Whatever comes out of it
-/// is an answer, and what is not a good one is a problem with its instance and trace id.
+/// The outermost layer: it counts and logs every request, also after a panic, a passed deadline, or a client that closed the
+/// connection. Every error that leaves it is a problem with its instance and trace id.
 ///
-/// A service of its own: axum's `from_fn` boxes each request twice, and this is on the way of every one.
+/// It is one service, and not one layer for each task: axum's `from_fn` boxes each request twice (decision 0706 has the figures).
 #[derive(Clone)]
 pub(super) struct Observe(Arc<Observer>);
 
 struct Observer {
     metrics: Arc<HttpMetrics>,
     deadlines: Deadlines,
-    /// Of the routes that have a deadline, in their order.
+    /// The series of the routes that have a deadline, in the order of `deadlines`.
     usual: Vec<Usual>,
     lifecycle: Lifecycle,
 }
@@ -80,17 +80,17 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let asked = Asked::of(&mut request);
-        let seen = self.observer.metrics.begin(&asked.method, asked.route.clone());
-        let known = self.observer.deadlines.find(&asked.method, asked.route.as_str());
+        let arrived = Observation::of(&mut request);
+        let in_flight = self.observer.metrics.begin(&arrived.method, arrived.route.clone());
+        let known = self.observer.deadlines.find(&arrived.method, arrived.route.as_str());
         let within = self.observer.deadlines.at(known);
-        let deadline = Deadline { at: asked.came + within };
+        let deadline = Deadline { at: arrived.received + within };
         request.extensions_mut().insert(deadline);
-        if !asked.method.is_safe() {
-            // Its answer is small, and is packed when all is done: too late to refuse the request for an encoding that is not to be had.
+        if !arrived.method.is_safe() {
+            // The answer of a write is small. If it were encoded, an encoding that we do not have would turn a write that was done into 406.
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
-        let trail = asked.trail(&request);
+        let trace = arrived.trace(&request);
         let work = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let observer = Arc::clone(&self.observer);
         let work = Box::pin(async move {
@@ -101,26 +101,26 @@ where
                 Ok(Err(_)) => (Problem::internal().into_response(), false),
                 Err(_) => (deadline::passed(within).into_response(), true),
             };
-            let mut response = finish(response, &asked.uri).await;
-            let took = asked.came.elapsed();
-            asked.log(response.status(), took);
+            let mut response = finish(response, &arrived.uri).await;
+            let took = arrived.received.elapsed();
+            arrived.log(response.status(), took);
             let spent = if passed { Spent::All } else { Spent::of(took, within) };
-            seen.answered(&response, took, spent, known.map(|index| &observer.usual[index]));
-            response.headers_mut().insert(RequestId::NAME, asked.id.header());
+            in_flight.answered(&response, took, spent, known.map(|index| &observer.usual[index]));
+            response.headers_mut().insert(RequestId::NAME, arrived.id.header());
             if observer.lifecycle.is_draining() {
-                // A caller who keeps the connection could send the next request at the very moment at which it is closed.
+                // A client that keeps the connection could send its next request while we close it.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)
         });
-        Answering { trail, work }
+        Answering { trace, work }
     }
 }
 
-/// The work on an answer, on its trail. A span costs as much as routing a request: it is entered once for each poll, and not
-/// once more for dropping what is done, as `tracing` does.
+/// The work on an answer, in its trace. Entering a span costs as much as routing a request. It is entered once for each poll;
+/// `tracing::Instrument` enters it once more for the drop.
 pub(super) struct Answering {
-    trail: Trail,
+    trace: RequestTrace,
     work: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>,
 }
 
@@ -128,34 +128,34 @@ impl Future for Answering {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { trail, work } = &mut *self;
-        trail.follow(|| work.as_mut().poll(context))
+        let Self { trace, work } = &mut *self;
+        trace.in_scope(|| work.as_mut().poll(context))
     }
 }
 
-/// What is remembered of a request while it is answered.
-struct Asked {
-    came: Instant,
+/// What is kept of a request until it is answered.
+struct Observation {
+    received: Instant,
     method: Method,
     route: Route,
-    /// As the caller sent it, also where a router is nested in another.
+    /// As the client sent it, also where a router is nested in another.
     uri: Uri,
     id: RequestId,
 }
 
-impl Asked {
+impl Observation {
     fn of(request: &mut Request) -> Self {
         let id = RequestId::of(request.headers());
         request.extensions_mut().insert(id.clone());
         let sent = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri(), |original| &original.0);
-        Self { came: Instant::now(), method: request.method().clone(), route: Route::of(request), uri: sent.clone(), id }
+        Self { received: Instant::now(), method: request.method().clone(), route: Route::of(request), uri: sent.clone(), id }
     }
 
-    /// A span is for those who collect traces; everyone else only sees its ids.
-    fn trail(&self, request: &Request) -> Trail {
+    /// A span if traces are exported, else only its ids.
+    fn trace(&self, request: &Request) -> RequestTrace {
         let parent = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
         if !telemetry::are_traces_exported() {
-            return Trail::ids(parent);
+            return RequestTrace::ids(parent);
         }
         let Self { method, route, .. } = self;
         let route = route.as_str();
@@ -171,10 +171,10 @@ impl Asked {
             otel.status_code = field::Empty,
         );
         telemetry::set_parent(&span, parent);
-        Trail::Span(span)
+        RequestTrace::Span(span)
     }
 
-    /// On the request's trail.
+    /// Writes the access log. Call it within the request's trace.
     fn log(&self, status: StatusCode, took: Duration) {
         let Self { method, route, uri, id, .. } = self;
         let path = uri.path();
@@ -198,7 +198,7 @@ impl Asked {
     }
 }
 
-/// Completes a problem, and makes one of a bare error that some layer of the framework answered.
+/// Adds instance and trace id to a problem, and makes a problem of a plain error from another layer.
 async fn finish(mut response: Response, uri: &Uri) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
@@ -209,8 +209,8 @@ async fn finish(mut response: Response, uri: &Uri) -> Response {
         return keeping_headers(problem.respond(Some(path), trace.as_deref()), response);
     }
     if status == StatusCode::NOT_ACCEPTABLE {
-        // Compression says so, and says nothing more.
-        let detail = "None of the encodings that Accept-Encoding permits is to be had here";
+        // It comes from the compression layer, without a text.
+        let detail = "None of the encodings that Accept-Encoding permits is available here";
         let problem = Problem::of_status(status, detail).unwrap_or_else(Problem::internal);
         return problem.respond(Some(path), trace.as_deref());
     }
@@ -218,8 +218,8 @@ async fn finish(mut response: Response, uri: &Uri) -> Response {
         return response;
     }
     let (parts, text) = response.into_parts();
-    let told = body::to_bytes(text, PLAIN_DETAIL_LIMIT).await.ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-    let detail = told.filter(|text| !text.is_empty()).unwrap_or_else(|| status.to_string());
+    let text = body::to_bytes(text, PLAIN_DETAIL_LIMIT).await.ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let detail = text.filter(|text| !text.is_empty()).unwrap_or_else(|| status.to_string());
     match Problem::of_status(status, detail) {
         Some(problem) => {
             keeping_headers(problem.respond(Some(path), trace.as_deref()), Response::from_parts(parts, body::Body::empty()))
@@ -232,9 +232,9 @@ fn is_plain(response: &Response) -> bool {
     response.headers().get(CONTENT_TYPE).is_none_or(|value| value.as_bytes().starts_with(b"text/plain"))
 }
 
-/// What the route had said besides its problem (`Allow`, `RateLimit`) stays said.
-fn keeping_headers(mut problem: Response, said: Response) -> Response {
-    let (parts, _) = said.into_parts();
+/// Keeps the headers that the route set besides its problem, such as `Allow` and `RateLimit`.
+fn keeping_headers(mut problem: Response, original: Response) -> Response {
+    let (parts, _) = original.into_parts();
     let written: Vec<HeaderName> = problem.headers().keys().cloned().collect();
     for (name, value) in &parts.headers {
         if name != CONTENT_LENGTH && name != CONTENT_ENCODING && !written.contains(name) {

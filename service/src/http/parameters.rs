@@ -1,22 +1,46 @@
-//! The query of a request.
+//! The parameters of a request: in its path, and in its query.
 
 use std::borrow::Cow;
 
 use axum::extract::FromRequestParts;
+use axum::extract::rejection::PathRejection;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// A query in which nothing is unknown. A parameter that may come several times is a `Vec`, one that may be missing an
-/// `Option` or has a `serde(default)`; an optional number set to nothing is missing, a text is empty. No `serde(flatten)` in it: that takes unknown
-/// parameters without a word.
+/// The parameters of a path. As axum's, but a value that cannot be read (wrong type, NUL, not UTF-8) is `malformed`.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        // A path has visible ASCII only, so that a NUL can only come percent-encoded.
+        if parts.uri.path().contains("%00") {
+            return Err(Problem::malformed("The path contains a NUL"));
+        }
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(PathRejection::FailedToDeserializePathParams(failed)) if failed.status().is_client_error() => {
+                Err(Problem::malformed(failed.body_text()))
+            }
+            // The route and the handler have different parameters, which is a bug of the program.
+            Err(rejection) => Err(Problem::logged(&anyhow::Error::new(rejection))),
+        }
+    }
+}
+
+/// A query without unknown parameters. A parameter that may be repeated is a `Vec`; one that may be missing is an `Option` or has a
+/// `serde(default)`. With an empty value, an optional number is missing and a text is empty. `T` must not have `serde(flatten)`, which
+/// accepts unknown parameters silently.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<T>(pub T);
 
-/// A query as it came, decoded: for routes whose parameters are not all known by name. Take those out first, then
-/// [`Parameters::read`] the rest.
+/// A decoded query, for routes whose parameters do not all have fixed names. Take out those without a fixed name, then
+/// [`Parameters::read`] the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters(Vec<(String, String)>);
 
@@ -26,7 +50,7 @@ impl Parameters {
         query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Takes out the parameters of these names: to be read as a group that several routes share.
+    /// Takes out the parameters of these names, such as a group that several routes share.
     #[must_use]
     pub fn take_named(&mut self, names: &[&str]) -> Self {
         let (taken, kept) = std::mem::take(&mut self.0).into_iter().partition(|(name, _)| names.contains(&name.as_str()));
@@ -34,7 +58,7 @@ impl Parameters {
         Self(taken)
     }
 
-    /// Takes out the parameters whose names begin with `prefix`, without it, in the order in which they came.
+    /// Takes out the parameters whose names begin with `prefix`, in their order, and removes the prefix.
     pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
         let (taken, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
@@ -42,7 +66,7 @@ impl Parameters {
         taken.into_iter().map(|(name, value)| (name[prefix.len()..].to_owned(), value)).collect()
     }
 
-    /// Reads them as `T`. Unknown, repeated without leave, or not of the right type: `malformed`, with the parameter's name.
+    /// Reads the parameters as `T`. One that is unknown, wrongly repeated, or of the wrong type is `malformed`, with its name.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
@@ -73,8 +97,9 @@ impl Parameters {
 
 fn pair(pair: &str) -> Result<(String, String), Problem> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-    let name = decode(name).ok_or_else(|| Problem::malformed("A parameter's name is not UTF-8, or has a NUL"))?;
-    let value = decode(value).ok_or_else(|| Problem::malformed(format!("The parameter {name} is not UTF-8, or has a NUL")))?;
+    let name = decode(name).ok_or_else(|| Problem::malformed("The name of a parameter is not UTF-8, or contains a NUL"))?;
+    let value =
+        decode(value).ok_or_else(|| Problem::malformed(format!("The parameter {name} is not UTF-8, or contains a NUL")))?;
     Ok((name, value))
 }
 

@@ -1,4 +1,4 @@
-//! What a caller asks for besides the thing itself: `Prefer` (RFC 7240) and `Idempotency-Key`.
+//! The headers `Prefer` (RFC 7240) and `Idempotency-Key`.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use http::HeaderName;
 use super::header::{RequestHeader, malformed};
 use crate::problem::Problem;
 
-/// The longest key that is kept.
+/// The longest idempotency key, in bytes.
 const KEY_LIMIT: usize = 255;
 
-/// The preferences that we know; others are ignored, as the RFC wants it.
+/// The preferences that we support. Others are ignored, as the RFC requires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Prefer {
-    /// `wait=N`: how long the caller is ready to wait.
+    /// `wait=N`: how long the client will wait, in seconds.
     pub wait: Option<Duration>,
-    /// `stale-ok`: an old answer is better than none.
+    /// `stale-ok`: the client accepts a stale answer rather than none.
     pub stale_ok: bool,
 }
 
@@ -25,7 +25,7 @@ impl RequestHeader for Prefer {
     fn parse(values: &[&str]) -> Result<Self, Problem> {
         let mut prefer = Self::default();
         for preference in values.iter().flat_map(|value| value.split(',')) {
-            // Parameters after `;` belong to preferences that we do not know.
+            // Our preferences have no parameters after `;`.
             let preference = preference.split(';').next().unwrap_or_default().trim();
             let (name, value) =
                 preference.split_once('=').map_or((preference, None), |(name, value)| (name.trim(), Some(value.trim())));
@@ -47,7 +47,7 @@ fn whole_seconds(text: &str) -> Option<Duration> {
     digits.then(|| text.parse::<u32>().ok()).flatten().map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-/// A caller's name for one request, so that repeating it does nothing twice. Quoted and bare are the same key.
+/// A client's key for one request, with which a repeated request is done only once. The quoted and the bare form are the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
@@ -73,7 +73,7 @@ impl RequestHeader for IdempotencyKey {
     }
 }
 
-/// In a structured-field string only the quote and the backslash are escaped.
+/// Decodes a structured-field string, in which only the quote and the backslash are escaped.
 fn unescape(text: &str) -> Option<String> {
     let mut key = String::with_capacity(text.len());
     let mut letters = text.chars();

@@ -1,14 +1,15 @@
-//! Keeps arrays from passing for objects: serde's derived types also read `["129.99","RSD"]` where `{"amount":…}` is meant.
+//! Refuses an array where an object is expected. The types that serde derives also accept `["129.99","RSD"]` for
+//! `{"amount":"129.99","currency":"RSD"}`, and no attribute of `serde` or setting of `serde_json` turns that off.
 //!
-//! Nothing but a wrapper around a deserializer, handed down to whatever is nested in it, that asks for a map where a struct
-//! is wanted.
+//! [`Strict`] wraps a deserializer and everything nested in it, and asks for a map where a struct is expected. All other methods only
+//! forward the call. Decision 0706 has the measured cost.
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 pub(super) struct Strict<T>(pub T);
 
-/// Methods that hand their question down as it is.
-macro_rules! hand_down {
+/// Methods that forward to the wrapped deserializer, with the visitor wrapped.
+macro_rules! forward {
     ($($method:ident($($argument:ident: $type:ty),*)),* $(,)?) => {
         $(fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, Self::Error> {
             self.0.$method($($argument,)* Strict(visitor))
@@ -19,7 +20,7 @@ macro_rules! hand_down {
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     type Error = D::Error;
 
-    hand_down! {
+    forward! {
         deserialize_any(), deserialize_bool(),
         deserialize_i8(), deserialize_i16(), deserialize_i32(), deserialize_i64(), deserialize_i128(),
         deserialize_u8(), deserialize_u16(), deserialize_u32(), deserialize_u64(), deserialize_u128(),
@@ -31,7 +32,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         deserialize_identifier(), deserialize_ignored_any(),
     }
 
-    /// The one question that is changed.
+    /// The one method that differs: it asks for a map.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -46,8 +47,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
     }
 }
 
-/// Values that have nothing nested in them.
-macro_rules! pass_on {
+/// Methods that forward a value without nested values.
+macro_rules! forward_value {
     ($($method:ident: $type:ty),* $(,)?) => {
         $(fn $method<E: Error>(self, value: $type) -> Result<Self::Value, E> {
             self.0.$method(value)
@@ -62,7 +63,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
         self.0.expecting(formatter)
     }
 
-    pass_on! {
+    forward_value! {
         visit_bool: bool, visit_i8: i8, visit_i16: i16, visit_i32: i32, visit_i64: i64, visit_i128: i128,
         visit_u8: u8, visit_u16: u16, visit_u32: u32, visit_u64: u64, visit_u128: u128,
         visit_f32: f32, visit_f64: f64, visit_char: char, visit_str: &str, visit_borrowed_str: &'de str, visit_string: String,
@@ -163,7 +164,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
     }
 }
 
-/// Reads the inside of a variant, which has to be an object as well.
+/// Deserializes the content of a struct variant, which must be an object too.
 struct AsMap<V>(V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AsMap<V> {

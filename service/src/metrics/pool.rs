@@ -1,4 +1,4 @@
-//! How many database connections a program holds, asked at each scrape.
+//! The metrics of database connection pools, read at each scrape.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-/// One pool of connections, whatever its library.
+/// A connection pool, of any library.
 pub struct Pool {
     name: &'static str,
     open: Box<dyn Fn() -> i64 + Send + Sync>,

@@ -1,14 +1,14 @@
-//! What a program needs, and whether it has it.
+//! The readiness report: one check for each dependency.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-/// Less than the operations port waits for the whole report.
+/// Timeout of the check of one store. Less than the timeout of the whole report.
 const STORE_ANSWERS_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// One thing that was looked at.
+/// The result of checking one dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     name: &'static str,
@@ -26,8 +26,7 @@ impl Check {
         Self { name, needed: true, failure: Some(why.into()) }
     }
 
-    /// From whether a store answers in time. Its errors may show addresses and users; who asks whether we are ready learns only
-    /// that it is away.
+    /// Checks whether a store answers in time. The store's error is not shown, because it may contain addresses and user names.
     pub async fn of_store<T, E>(name: &'static str, ping: impl Future<Output = Result<T, E>>) -> Self {
         match timeout(STORE_ANSWERS_WITHIN, ping).await {
             Ok(Ok(_)) => Self::passed(name),
@@ -36,7 +35,7 @@ impl Check {
         }
     }
 
-    /// Without it the program still does its work, only not as well: failing makes it degraded, not unready.
+    /// The program works without this dependency, but not as well: if the check fails, it is degraded, not unready.
     #[must_use]
     pub fn optional(self) -> Self {
         Self { needed: false, ..self }
@@ -48,7 +47,7 @@ impl Check {
     }
 }
 
-/// All checks, and what they come to.
+/// All checks, and whether the program is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub ready: bool,
@@ -62,7 +61,7 @@ impl Report {
         Self { ready: checks.iter().all(|check| check.is_passed() || !check.needed), checks }
     }
 
-    /// For programs that can do with one thing or another: they say themselves whether it is enough.
+    /// For programs that need one dependency or another, and decide themselves whether they are ready.
     #[must_use]
     pub fn when(ready: bool, checks: Vec<Check>) -> Self {
         Self { ready, checks }
@@ -74,15 +73,15 @@ impl Report {
     }
 
     pub(super) fn checks(&self) -> Value {
-        let told = self.checks.iter().map(|check| {
-            let mut told = Map::new();
-            told.insert("status".to_owned(), json!(if check.is_passed() { "passed" } else { "failed" }));
-            told.insert("needed".to_owned(), json!(check.needed));
+        let shown = self.checks.iter().map(|check| {
+            let mut result = Map::new();
+            result.insert("status".to_owned(), json!(if check.is_passed() { "passed" } else { "failed" }));
+            result.insert("needed".to_owned(), json!(check.needed));
             if let Some(failure) = &check.failure {
-                told.insert("detail".to_owned(), json!(failure));
+                result.insert("detail".to_owned(), json!(failure));
             }
-            (check.name.to_owned(), Value::Object(told))
+            (check.name.to_owned(), Value::Object(result))
         });
-        Value::Object(told.collect())
+        Value::Object(shown.collect())
     }
 }

@@ -122,15 +122,15 @@ impl Kind {
         match self {
             Self::Malformed => "The request cannot be read",
             Self::Invalid => "The request breaks a rule",
-            Self::Unauthenticated => "Who calls is not known",
+            Self::Unauthenticated => "The request is not authenticated",
             Self::Forbidden => "The caller may not do this",
-            Self::NotFound => "There is no such thing",
-            Self::MethodNotAllowed => "This address does not take that method",
-            Self::Conflict => "The present state does not allow it",
-            Self::VersionMismatch => "It has changed since it was read",
+            Self::NotFound => "Not found",
+            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::Conflict => "The current state does not allow this",
+            Self::VersionMismatch => "The resource has changed since it was read",
             Self::PreconditionRequired => "If-Match is required",
             Self::TooLarge => "The request is too large",
-            Self::UnsupportedMediaType => "The content type is not taken here",
+            Self::UnsupportedMediaType => "The content type is not supported here",
             Self::RateLimited => "Too many requests",
             Self::IdempotencyMismatch => "The idempotency key was used for another request",
             Self::InProgress => "The same request is still running",
@@ -142,7 +142,7 @@ impl Kind {
         }
     }
 
-    /// What a caller can do about it; the body of the problem's page.
+    /// What a client can do about it. The problem's page shows it.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -160,16 +160,16 @@ impl Kind {
             Self::Forbidden => {
                 "The token is good, but it does not permit this. Use one that has the role, or that owns the resource."
             }
-            Self::NotFound => "Nothing is at this address, or it is not for the caller to see.",
-            Self::MethodNotAllowed => "The Allow header lists the methods that this address takes.",
+            Self::NotFound => "There is nothing at this address, or the caller may not see it.",
+            Self::MethodNotAllowed => "The Allow header lists the methods that are allowed here.",
             Self::Conflict => "Read the resource again: its state has to change before this can be done.",
             Self::VersionMismatch => {
                 "Somebody changed the resource first. Read it again, and repeat the change with its new ETag in If-Match."
             }
             Self::PreconditionRequired => {
-                "Send If-Match with the ETag that was read, so that nobody's change is overwritten unseen; or * to do so on purpose."
+                "Send If-Match with the ETag that was read, so that no other change is overwritten by mistake; or * to overwrite any version."
             }
-            Self::TooLarge => "The body, or one line of it, is longer than this route takes. Send less of it at a time.",
+            Self::TooLarge => "The body, or one line of it, is longer than this route accepts. Split it into several requests.",
             Self::UnsupportedMediaType => "Send one of the content types that the detail lists.",
             Self::RateLimited => "Wait for as many seconds as Retry-After says.",
             Self::IdempotencyMismatch => "An Idempotency-Key names one request. Use a new key for a new request.",
@@ -180,10 +180,14 @@ impl Kind {
                 "It may or may not have been done. Read the resource, or repeat the request with the same Idempotency-Key."
             }
             Self::Unavailable => {
-                "Something that this request needs is away. Repeat it after as many seconds as Retry-After says."
+                "Something that this request needs is down. Repeat it after as many seconds as Retry-After says."
             }
-            Self::Overloaded => "More is asked than can be done. Repeat it after as many seconds as Retry-After says.",
-            Self::Internal => "This is our fault, and it is in our logs under the trace id. Repeating the request may help.",
+            Self::Overloaded => {
+                "The server has more requests than it can answer. Repeat it after as many seconds as Retry-After says."
+            }
+            Self::Internal => {
+                "The failure is on our side, and our logs have it under the trace id. Repeating the request may help."
+            }
             Self::Custom(problem_type) => problem_type.advice,
         }
     }
@@ -196,7 +200,7 @@ impl Kind {
         matches!(self, Self::RateLimited | Self::Unavailable | Self::Overloaded)
     }
 
-    /// The kind nearest to a bare status; `None` if the status is no error.
+    /// The kind nearest to a plain status; `None` if the status is not an error.
     pub(super) fn of_status(status: StatusCode) -> Option<Self> {
         let plain = [
             Self::Malformed,

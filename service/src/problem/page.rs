@@ -1,4 +1,4 @@
-//! The page behind every problem's `type`: what it means and what a caller can do.
+//! The HTML page of each problem's `type`: what it means and what a client can do.
 
 use axum::Router;
 use axum::extract::Path;
@@ -7,8 +7,7 @@ use axum::routing::get;
 
 use super::{Kind, Problem, ProblemType};
 
-/// `GET /problems` and `GET /problems/{slug}`, for people who followed a problem's `type`. `own` are the problem types that the
-/// program declares itself.
+/// `GET /problems` and `GET /problems/{slug}`. `own` are the problem types that the program declares itself.
 pub fn pages<S: Clone + Send + Sync + 'static>(own: &'static [&'static ProblemType]) -> Router<S> {
     Router::new()
         .route("/problems", get(async move || list(own)))
@@ -40,7 +39,7 @@ fn page(own: &'static [&'static ProblemType], slug: &str) -> Response {
     }
 }
 
-/// Only texts of our own come in here: nothing of the request is shown.
+/// An HTML document. The texts are constants; nothing of the request is shown, so that nothing has to be escaped.
 fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title></head>\n<body>\n<h1>{title}</h1>\n{body}\n</body>\n</html>\n"

@@ -1,4 +1,4 @@
-//! How an error becomes a problem: transports know only its kind.
+//! Turns an error into a problem. Transports know only its kind.
 
 use std::error::Error;
 use std::fmt;
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use super::{Fault, Kind, Problem};
 
-/// An error that knows what callers should be told. Its `Display` is the problem's detail and never prints its source.
+/// An error that can be answered. Its `Display` is the problem's detail and must not show its source.
 ///
-/// With `impl Refusal for ReserveError` a handler's `?` is enough.
+/// With `impl Refusal for ReserveError`, a handler can use `?`.
 pub trait Refusal: Error {
     fn kind(&self) -> Kind;
 
-    /// What is wrong with the body, all of it.
+    /// All faults of the body.
     fn faults(&self) -> Vec<Fault> {
         Vec::new()
     }
 
-    /// When it makes sense to come back, where that is known better than "soon".
+    /// When a retry makes sense, if a better time than the default is known.
     fn retry_after(&self) -> Option<Duration> {
         None
     }
 }
 
 impl<E: Refusal> From<E> for Problem {
-    /// The one place that logs what failed inside. The request's span carries the trace id.
+    /// Logs an internal failure; no other place does. The request's span has the trace id.
     fn from(refusal: E) -> Self {
         let kind = refusal.kind();
         if kind == Kind::Internal {
@@ -47,7 +47,7 @@ impl<E: Refusal> From<E> for Problem {
     }
 }
 
-/// Shows an error with all its sources, for logs.
+/// Formats an error with all its sources, for logs.
 pub struct Chain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {

@@ -1,8 +1,9 @@
 //! A server on a port of its own, stopped in every state that its connections can be in.
 
-use std::sync::Arc;
-
+use axum::body::Body;
+use axum::extract::Path;
 use axum::routing::get;
+use futures_util::{StreamExt as _, stream};
 use http::header::CONNECTION;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,8 +35,17 @@ async fn start(drain: Drain) -> Running {
         waits.notified().await;
         "done"
     };
-    let routes = Router::new().route("/wait", get(wait)).route("/", get(async || "here"));
     let (lifecycle, stop) = (Lifecycle::default(), CancellationToken::new());
+    let long_lived = lifecycle.long_lived();
+    let told = Arc::clone(&entered);
+    // An event, and then none, or as many as the client reads.
+    let watch = async move |Path(more): Path<bool>| {
+        told.notify_one();
+        let more = if more { stream::repeat("more ".repeat(10_000)).boxed() } else { stream::pending().boxed() };
+        let events = stream::once(async { "first ".to_owned() }).chain(more).take_until(long_lived.ended());
+        (long_lived.clone(), Body::from_stream(events.map(Ok::<_, Infallible>)))
+    };
+    let routes = Router::new().route("/wait", get(wait)).route("/watch/{more}", get(watch)).route("/", get(async || "here"));
     lifecycle.started();
     let server = tokio::spawn(serve(listener, routes, lifecycle.clone(), drain, stop.clone()));
     Running { addr, entered, release, lifecycle, stop, server }
@@ -156,6 +166,34 @@ async fn a_request_that_does_not_end_is_cut_off_and_told() {
     let error = running.server.await.unwrap().unwrap_err();
     assert!(error.to_string().starts_with("1 connections were cut off"), "{error}");
     in_flight.abort();
+}
+
+#[tokio::test]
+async fn a_long_lived_answer_is_ended_and_does_not_fail_the_stop() {
+    let running = start(QUICK).await;
+    let watching = tokio::spawn(ask(running.addr, "/watch/false"));
+    running.entered.notified().await;
+    running.stop.cancel();
+    let answer = watching.await.unwrap().unwrap();
+    assert!(answer.contains("first ") && answer.ends_with("0\r\n\r\n"), "a whole answer: {answer}");
+    running.server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_long_lived_answer_that_nobody_reads_is_cut_off_without_an_error_and_hides_no_hung_request() {
+    for hung in [false, true] {
+        let running = start(QUICK).await;
+        let mut unread = TcpStream::connect(running.addr).await.unwrap();
+        unread.write_all(b"GET /watch/true HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        running.entered.notified().await;
+        if hung {
+            tokio::spawn(ask(running.addr, "/wait"));
+            running.entered.notified().await;
+        }
+        running.stop.cancel();
+        let failure = running.server.await.unwrap().err().map(|error| error.to_string());
+        assert_eq!(failure.is_some_and(|text| text.starts_with("1 connections were cut off")), hung);
+    }
 }
 
 #[tokio::test]

@@ -1,19 +1,19 @@
-//! Settings that nobody may see: from `NAME`, or from the file that `NAME_FILE` names.
+//! Secret settings, which are never shown: from the variable `NAME`, or from the file that `NAME_FILE` names.
 
 use std::fmt;
 use std::fs;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use url::Url;
 
 use clap::builder::{StringValueParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::SECRETS;
 
-/// Names a secret. Write it with [`secret!`](crate::secret).
+/// The name of a secret and its properties. Declare it with [`secret!`](crate::secret).
 pub trait SecretName: 'static {
     const NAME: &'static str;
     const FLAG: &'static str;
@@ -21,9 +21,9 @@ pub trait SecretName: 'static {
     const FILE_FLAG: &'static str;
     const HELP: &'static str;
     const FILE_HELP: &'static str;
-    /// If the secret is a URL: what it may begin with.
+    /// The schemes that are allowed, if the secret is a URL.
     const SCHEMES: &'static [&'static str];
-    /// Whether there may be several URLs, with commas between them.
+    /// Whether several URLs are allowed, separated by commas.
     const SEVERAL: bool;
 }
 
@@ -58,7 +58,7 @@ macro_rules! secret {
     };
 }
 
-/// A secret that the program cannot do without.
+/// A required secret.
 pub struct Secret<N> {
     value: SecretString,
     name: PhantomData<N>,
@@ -70,13 +70,13 @@ impl<N: SecretName> Secret<N> {
         self.value.expose_secret()
     }
 
-    /// The URLs of a secret that may have several.
+    /// The URLs, if several are allowed.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
         urls::<N>(self.expose()).map(str::to_owned).collect()
     }
 
-    /// For logs: a URL without user, password and parameters; nothing of any other secret.
+    /// The text for logs: a URL without user, password and parameters; nothing of any other secret.
     #[must_use]
     pub fn shown(&self) -> String {
         if N::SCHEMES.is_empty() {
@@ -105,7 +105,7 @@ impl<N: SecretName> fmt::Debug for Secret<N> {
     }
 }
 
-/// A secret that the program can do without.
+/// A secret that may be missing.
 #[derive(Debug, Clone)]
 pub struct OptionalSecret<N: SecretName>(pub Option<Secret<N>>);
 
@@ -132,7 +132,7 @@ fn augment<N: SecretName>(command: Command) -> Command {
         )
 }
 
-/// Set to nothing is as good as not set. No error here shows a value.
+/// Reads a secret. An empty variable counts as not set. No error shows a value.
 fn read<N: SecretName>(matches: &ArgMatches) -> Result<Option<Secret<N>>, clap::Error> {
     let named = matches.get_one::<SecretString>(N::NAME).filter(|value| !value.expose_secret().is_empty());
     let file = matches.get_one::<PathBuf>(N::FILE_NAME).filter(|path| !path.as_os_str().is_empty());
@@ -146,7 +146,7 @@ fn read<N: SecretName>(matches: &ArgMatches) -> Result<Option<Secret<N>>, clap::
             let text = fs::read_to_string(path).map_err(|error| {
                 wrong(ErrorKind::ValueValidation, format!("{}: cannot read {}: {error}", N::FILE_NAME, path.display()))
             })?;
-            // Editors and `echo` end a file with a newline that is no part of the secret.
+            // Editors and `echo` end a file with a newline that is not part of the secret.
             SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned())
         }
     };
@@ -170,7 +170,7 @@ fn check<N: SecretName>(value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A comma is a character like any other where there is one URL only.
+/// Splits at commas if several URLs are allowed. Otherwise a comma is part of the URL.
 fn urls<N: SecretName>(value: &str) -> impl Iterator<Item = &str> {
     value.split(|character| N::SEVERAL && character == ',').map(str::trim)
 }

@@ -1,10 +1,10 @@
-//! Values with rules of their own.
+//! Parsers and types of single values.
 
 use std::str::FromStr as _;
 use std::time::Duration;
+use url::Url;
 
 use clap::ValueEnum;
-use reqwest::Url;
 use tracing_subscriber::filter::Targets;
 
 /// `on` or `off`.
@@ -27,7 +27,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The name of an alias of OpenSearch that leaves room for `-1` behind it. Nothing, `*` or `a,b` would be several indices.
+/// The name of an alias of OpenSearch, short enough for a suffix such as `-1`. An empty name, `*` or `a,b` would be several indices.
 pub fn index_alias(text: &str) -> Result<String, String> {
     const LONGEST: usize = 240;
     let is_allowed = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || "-_.".contains(character);
@@ -38,7 +38,7 @@ pub fn index_alias(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is no name of an index: small letters and digits, then also - _ and ., at most {LONGEST}"))
 }
 
-/// A duration with its unit: `250ms`, `15s`, `2m`, `12h`, `90d`. A bare number is refused: nobody can tell what it meant.
+/// A duration with its unit: `250ms`, `15s`, `2m`, `12h`, `90d`. A number without a unit is refused as ambiguous.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let refuse = || format!("{text:?} is no duration; write 250ms, 15s, 2m, 12h or 90d");
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(refuse)?;
@@ -55,17 +55,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit).map(Duration::from_millis).ok_or_else(refuse)
 }
 
-/// What is logged unless somebody wants more or less.
+/// The default log filter.
 pub(super) const DEFAULT_FILTER: &str = "info";
 
-/// A filter that the logs will take: `info`, `warn,projector=debug`.
+/// Checks a log filter, such as `info` or `warn,projector=debug`.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    // Set to nothing is as good as not set; to the parser it would mean everything.
+    // An empty variable counts as not set. To the parser it would mean everything.
     let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
     Targets::from_str(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// Where traces may be sent. TLS to a collector is for the collector beside us to add.
+/// Checks the address of a trace collector. Only plain HTTP is supported; a local collector can add TLS.
 pub(super) fn collector(text: &str) -> Result<String, String> {
     let refuse = |why: &dyn std::fmt::Display| format!("{why}; write http://host:4317");
     if !text.is_empty() {
@@ -77,7 +77,7 @@ pub(super) fn collector(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A variable that is set to nothing is as good as not set.
+/// An empty variable counts as not set.
 #[must_use]
 pub fn filled(value: Option<String>) -> Option<String> {
     value.filter(|text| !text.is_empty())

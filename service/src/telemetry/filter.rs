@@ -1,7 +1,7 @@
-//! What is logged and what is traced, judged by where it comes from alone.
+//! Decides what is logged and what is traced, by target and level alone.
 //!
-//! Not by filters of tracing-subscriber on each layer: those remember, by thread, what they said when a library only asks
-//! whether something would be logged, and a span made next has no trace (met with sqlx, which asks for every query).
+//! The per-layer filters of tracing-subscriber are not used: they store their last decision per thread. When a library only asks
+//! whether an event would be logged, as sqlx does for every query, the next span gets no trace.
 
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -11,11 +11,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// What the exporter of traces itself uses: tracing it would make each export cause the next.
+/// Crates that the trace exporter uses. If they were traced, each export would cause the next one.
 const EXPORTERS_OWN: [&str; 5] = ["h2", "hyper", "hyper_util", "tonic", "tower"];
 
-/// What is wanted at all: the log lines that `RUST_LOG` asks for, and the spans that make a trace, whatever it asks for. A
-/// quiet log must not take away the ids.
+/// Enables the log lines that `RUST_LOG` selects, and all spans of level INFO: trace ids must not depend on the log level.
 pub(super) struct Wanted {
     pub lines: Targets,
 }
@@ -46,7 +45,7 @@ impl<S: Subscriber> Layer<S> for Wanted {
     }
 }
 
-/// A layer that is only told of events: lines that do not show spans need not format them.
+/// A layer that gets events only. JSON lines do not show spans, so that spans need not be formatted.
 pub(super) struct EventsOnly<L>(pub L);
 
 impl<S, L> Layer<S> for EventsOnly<L>

@@ -1,4 +1,4 @@
-//! One log event as one JSON object on one line.
+//! Formats a log event as one JSON object on one line.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl Line {
     }
 
     fn put<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
-        // Neither a field's name nor its value can fail to be JSON; a line that lacks one is still better than none.
+        // Neither a name nor a value can fail to be JSON. If one did, a line without it would be better than none.
         if let (Ok(name), Ok(value)) = (serde_json::to_string(name), serde_json::to_string(value)) {
             if !self.text.is_empty() {
                 self.text.push(',');
@@ -75,7 +75,7 @@ struct Fields {
 impl Fields {
     fn put<T: Serialize + ?Sized>(&mut self, field: &Field, value: &T) {
         match field.name() {
-            // These are the line's own; twice the same name would leave it to the reader which one counts.
+            // These names are the line's own. A name that occurs twice would be ambiguous.
             own @ ("timestamp" | "level" | "target" | "trace_id" | "span_id") => self.others.put(&format!("field.{own}"), value),
             name => self.others.put(name, value),
         }

@@ -89,13 +89,13 @@ async fn a_line_belongs_to_the_trace_that_caused_it() {
 #[test]
 fn work_that_nobody_collects_has_its_ids_all_the_same() {
     let (kept, _guard) = logging("info");
-    let caused = Trail::ids(Some(&format!("00-{TRACE}-00f067aa0ba902b7-01")));
-    let carried = caused.follow(|| {
+    let caused = RequestTrace::ids(Some(&format!("00-{TRACE}-00f067aa0ba902b7-01")));
+    let carried = caused.in_scope(|| {
         info!("Outer");
         info_span!("inner").in_scope(|| info!("Inner"));
         current_traceparent().unwrap()
     });
-    assert_eq!(caused.follow(current_traceparent), Some(carried.clone()), "each part of it has the same");
+    assert_eq!(caused.in_scope(current_traceparent), Some(carried.clone()), "each part of it has the same");
     assert_eq!(current_traceparent(), None);
 
     let lines = kept.lines();
@@ -104,9 +104,9 @@ fn work_that_nobody_collects_has_its_ids_all_the_same() {
     assert_eq!(carried, format!("00-{TRACE}-{}-01", lines[0]["span_id"].as_str().unwrap()), "the caller's mark is handed on");
     assert!(!carried.contains("00f067aa0ba902b7"), "a step of its own");
 
-    let (one, other) = (Trail::ids(None), Trail::ids(Some("garbage")));
-    assert_ne!(one.follow(current_trace_id), other.follow(current_trace_id), "without a cause each begins its own");
-    assert!(one.follow(current_traceparent).unwrap().ends_with("-00"), "nobody exports it");
+    let (one, other) = (RequestTrace::ids(None), RequestTrace::ids(Some("garbage")));
+    assert_ne!(one.in_scope(current_trace_id), other.in_scope(current_trace_id), "without a cause each begins its own");
+    assert!(one.in_scope(current_traceparent).unwrap().ends_with("-00"), "nobody exports it");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Traces: how their ids come about, are handed on, and leave the process.
+//! Trace ids: made or taken from a request, passed on to other programs, and exported with spans.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::settings::LogArgs;
 
-/// A stop should not wait longer than this for a collector.
+/// Timeout of the last export during a stop.
 pub(super) const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 
-/// A collector that does not take a batch within this time is away.
+/// Timeout of one export.
 const EXPORT_WITHIN: Duration = Duration::from_secs(5);
 
-/// The W3C header that a trace is carried on with.
+/// The W3C header with the ids of a trace.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// With an endpoint spans are exported, by the sampler that `OTEL_TRACES_SAMPLER` names. Without, spans have ids all the
-/// same and are never marked as sampled by us, but a caller's mark is handed on.
+/// With an endpoint, spans are exported by the sampler that `OTEL_TRACES_SAMPLER` names. Without one, spans have ids and are not
+/// sampled, but the sampled flag of a request is passed on.
 pub(super) fn provider(service_name: &'static str, log: &LogArgs) -> anyhow::Result<SdkTracerProvider> {
     global::set_text_map_propagator(TraceContextPropagator::new());
     let name = log.otel_service_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| service_name.to_owned());
@@ -44,47 +44,47 @@ pub(super) fn provider(service_name: &'static str, log: &LogArgs) -> anyhow::Res
 /// Whether spans leave the process.
 static EXPORTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether anyone collects traces: otherwise what a span says of itself, but for its ids, is seen by nobody.
+/// Whether traces are exported. If not, only the ids of a span are used, and its fields need not be recorded.
 #[must_use]
 pub fn are_traces_exported() -> bool {
     EXPORTED.load(Ordering::Relaxed)
 }
 
-/// The ids of what is being done.
+/// The ids of the current span.
 pub(super) fn current() -> Option<SpanContext> {
-    // Asked in the middle of logging, where the subscriber itself cannot be asked.
+    // Called while a line is being logged, when the subscriber cannot be used.
     Context::map_current(|context| Some(context.span().span_context().clone()).filter(SpanContext::is_valid))
 }
 
-/// The trace that is running, as problems and log lines show it.
+/// The id of the current trace, as problems and log lines show it.
 #[must_use]
 pub fn current_trace_id() -> Option<String> {
     current().map(|ids| ids.trace_id().to_string())
 }
 
-/// What is being done, in W3C form, to be handed on with a request or an event.
+/// The ids of the current span in W3C form, to be sent with a request or an event.
 #[must_use]
 pub fn current_traceparent() -> Option<String> {
     current().map(|ids| format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8()))
 }
 
-/// Makes the span a part of the trace it was caused by. It has no effect on a span that was already entered; what cannot be
-/// read is as good as nothing, and the span begins a trace of its own.
+/// Makes the span a child of `traceparent`. Call it before the span is entered; later it has no effect. If the header is missing or
+/// cannot be read, the span begins a trace of its own.
 pub fn set_parent(span: &Span, traceparent: Option<&str>) {
     if let Some(parent) = traceparent.and_then(parse) {
-        // It fails only if nobody listens to the span.
+        // It fails only if no subscriber is set.
         let _ = span.set_parent(Context::new().with_remote_span_context(parent));
     }
 }
 
-/// What the parts of one piece of work have in common: the trace that they belong to.
-pub(crate) enum Trail {
+/// The trace context of one request: a span, or only its ids.
+pub(crate) enum RequestTrace {
     Span(Span),
-    /// Nobody collects traces: the ids that a span would have, at a tenth of what a span costs.
+    /// The ids that a span would have, for when traces are not exported. It costs a tenth of a span.
     Ids(Context),
 }
 
-impl Trail {
+impl RequestTrace {
     pub fn ids(traceparent: Option<&str>) -> Self {
         let ids = RandomIdGenerator::default();
         let ids = match traceparent.and_then(parse) {
@@ -96,19 +96,19 @@ impl Trail {
         Self::Ids(Context::new().with_remote_span_context(ids))
     }
 
-    /// Does a part of the work.
-    pub fn follow<T>(&self, part: impl FnOnce() -> T) -> T {
+    /// Runs `part` with this trace as the current one.
+    pub fn in_scope<T>(&self, part: impl FnOnce() -> T) -> T {
         match self {
             Self::Span(span) => span.in_scope(part),
             Self::Ids(context) => {
-                let _followed = context.clone().attach();
+                let _attached = context.clone().attach();
                 part()
             }
         }
     }
 }
 
-/// Makes one more cause of the span known, for work that several events caused together.
+/// Links the span to another trace, for work that several events caused together.
 pub fn add_link(span: &Span, traceparent: Option<&str>) {
     if let Some(cause) = traceparent.and_then(parse) {
         span.add_link(cause);

@@ -141,3 +141,19 @@ impl Retryable for CommandError {
         matches!(self, Self::Database(DatabaseError::LostRace(_)) | Self::VariantsChanged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_meant_for_the_versions_that_it_names() {
+        assert!(Expected::Any.check(7).is_ok());
+        assert!(Expected::Versions(vec![6, 7]).check(7).is_ok());
+        for versions in [vec![], vec![6, 8]] {
+            let refused = Expected::Versions(versions).check(7);
+            assert!(matches!(refused, Err(CommandError::VersionMismatch { current: 7 })), "{refused:?}");
+        }
+        assert!(matches!(Expected::required(None), Err(CommandError::PreconditionMissing)));
+    }
+}

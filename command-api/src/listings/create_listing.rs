@@ -142,7 +142,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::command::Expected;
+    use crate::listings::delete_listing::{DeleteListing, delete_listing};
     use crate::listings::tests::{SELLER, draft, user};
+    use crate::test_database::TestDatabase;
 
     #[test]
     fn only_an_admin_makes_listings_for_others() {
@@ -152,6 +155,21 @@ mod tests {
         assert!(matches!(command.seller(&user(SELLER, Roles::SELLER)), Err(CreateError::ForAnother)));
         assert_eq!(command.seller(&user(SELLER, Roles::ADMIN)).unwrap(), other);
         assert_eq!(command.seller(&user(other, Roles::SELLER)).unwrap(), other);
+    }
+
+    #[tokio::test]
+    async fn an_external_id_is_taken_until_its_listing_is_deleted() {
+        let Some(database) = TestDatabase::create().await else { return };
+        let seller = user(SELLER, Roles::SELLER);
+        let (draft, unknown) = draft(&json!({ "title": "t", "price": { "amount": "1" }, "external_id": "x" }));
+        let command = CreateListing::new(draft, unknown, None).unwrap();
+        let first = create_listing(&database.app, &seller, &command).await.unwrap().answer;
+        let again = create_listing(&database.app, &seller, &command).await;
+        assert!(matches!(again, Err(CreateError::Command(CommandError::Taken(_)))), "{again:?}");
+        let delete = DeleteListing { listing: first.id, expected: Expected::Any };
+        delete_listing(&database.app, &seller, &delete).await.unwrap();
+        create_listing(&database.app, &seller, &command).await.unwrap();
+        database.drop().await;
     }
 
     #[test]

@@ -8,36 +8,36 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions, PgSeverity};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
-/// A command that finds no free connection within this time is one too many.
+/// A command that gets no free connection within this time is refused.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(3);
-/// A process that was stopped in the middle of a transaction must not keep others out for longer (PROTOCOL W8).
+/// A process that is stopped in the middle of a transaction holds row locks for at most this long (PROTOCOL W8).
 const IDLE_IN_TRANSACTION: &str = "10s";
-/// No statement of a single command is allowed more; transactions set their own limit (PROTOCOL W7).
+/// Limit of a command that is one statement. A transaction sets its own limit (PROTOCOL W7).
 const SINGLE_STATEMENT: &str = "9500ms";
 const BATCH_STATEMENT: &str = "19500ms";
-/// A statement is ended this long before its command's deadline, so that the client still learns that nothing was done.
+/// A statement times out this long before its command's deadline, so that the client still gets the answer that nothing was done.
 const MARGIN: Duration = Duration::from_millis(500);
-/// Batches wait for each other rather than for single commands.
+/// Batches have a small pool of their own, so that they wait for each other and not for single commands.
 const BATCH_CONNECTIONS: u32 = 4;
-/// Kept open, so that the first commands after a start or a quiet hour do not wait for them.
+/// Connections that stay open when idle, so that the first commands after a quiet hour do not wait for a new one.
 const KEPT_OPEN: u32 = 2;
 
-/// A connection on which a command was given up, and which says nothing for this long, is not used again: by then Postgres has
-/// ended the statement, if there still is one.
+/// A connection whose command was cancelled must answer within this time to be used again. By then Postgres has ended the statement.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Unique constraints by what breaking them means.
-const LOST_RACES: [&str; 3] = ["events_version_key", "listings_pkey", "stock_pkey"];
-const EXTERNAL_ID: &str = "listings_external_id_key";
+/// The journal's unique constraint on an aggregate's version.
+const VERSION_KEY: &str = "events_version_key";
+/// The end of the name that Postgres gives to every primary key.
+const PRIMARY_KEY: &str = "_pkey";
 
 /// Sessions for single commands, and others for batches.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct CommandDatabase {
     pub single: PgPool,
     pub batch: PgPool,
 }
 
-impl Database {
+impl CommandDatabase {
     /// Connects when first needed: an absent Postgres makes us unready, not dead.
     pub fn new(options: &PgConnectOptions, connections: u32) -> Self {
         let pool = |connections, statement_timeout| {
@@ -54,55 +54,54 @@ impl Database {
         Self { single: pool(connections, SINGLE_STATEMENT), batch: pool(BATCH_CONNECTIONS, BATCH_STATEMENT) }
     }
 
-    pub async fn connection(&self) -> Result<PoolConnection<Postgres>, Failure> {
+    pub async fn connection(&self) -> Result<PoolConnection<Postgres>, DatabaseError> {
         Ok(self.single.acquire().await?)
     }
 
-    pub async fn batch_connection(&self) -> Result<PoolConnection<Postgres>, Failure> {
+    pub async fn batch_connection(&self) -> Result<PoolConnection<Postgres>, DatabaseError> {
         Ok(self.batch.acquire().await?)
     }
 
-    /// Begins a transaction none of whose statements may take longer than the command has.
-    pub async fn begin(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
+    /// Begins a transaction in which no statement takes longer than the command's deadline.
+    pub async fn begin(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, DatabaseError> {
         begin(&self.single, deadline).await
     }
 
-    pub async fn begin_batch(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
+    pub async fn begin_batch(&self, deadline: Duration) -> Result<Transaction<'static, Postgres>, DatabaseError> {
         begin(&self.batch, deadline).await
     }
 
-    /// Ends both pools; what is running is waited for.
+    /// Closes both pools after what is running on them has ended.
     pub async fn close(&self) {
         tokio::join!(self.single.close(), self.batch.close());
     }
 }
 
-async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static, Postgres>, Failure> {
-    // One round trip. The number is ours, no text of a caller's gets here.
+async fn begin(pool: &PgPool, deadline: Duration) -> Result<Transaction<'static, Postgres>, DatabaseError> {
+    // One round trip. The number is ours; no text of a client gets here.
     let statement =
         AssertSqlSafe(format!("begin; set local statement_timeout = {}", deadline.saturating_sub(MARGIN).as_millis()));
     let pool = pool.clone();
-    // In a task of its own, which goes on when the command is given up. sqlx 0.9.0 counts a transaction only once BEGIN is answered:
-    // a connection on which that was not waited for would go back to the pool in the middle of a transaction that nobody knows
-    // of, and what others write on it, and tell their callers, would never be committed.
+    // In a task of its own, which continues if the command is cancelled. sqlx 0.9.0 counts a transaction only after the answer to BEGIN:
+    // a connection whose BEGIN was sent and not waited for would return to the pool inside an open transaction. What other
+    // commands then write on it would never be committed, although their clients get a success.
     let transaction = tokio::spawn(async move { pool.begin_with(statement).await });
     Ok(transaction.await.map_err(|_| sqlx::Error::WorkerCrashed)??)
 }
 
-/// From here on the outcome may be unknown: a connection that breaks while committing tells nothing.
-pub async fn commit(transaction: Transaction<'static, Postgres>) -> Result<(), Failure> {
-    transaction.commit().await.map_err(Failure::while_committing)
+/// Commits. A connection that breaks during the commit leaves the outcome unknown.
+pub async fn commit(transaction: Transaction<'static, Postgres>) -> Result<(), DatabaseError> {
+    transaction.commit().await.map_err(|error| DatabaseError::from(error).while_committing())
 }
 
-/// What a failure means for the command that met it.
+/// What an error of the database means for the command that met it.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum DatabaseError {
     #[error("Too many were changing this at the same time")]
     LostRace(#[source] sqlx::Error),
-    #[error("Too many were changing this at the same time")]
-    VariantsChanged,
-    #[error("the seller has another listing with this external_id")]
-    ExternalIdTaken,
+    /// Another row has this value of a unique constraint.
+    #[error("{constraint} refused a value that is taken")]
+    Taken { constraint: String, source: sqlx::Error },
     /// Nothing was done.
     #[error("The database does not answer at the moment; nothing was changed")]
     Away(#[source] sqlx::Error),
@@ -114,32 +113,31 @@ pub enum Failure {
     Document(#[source] anyhow::Error),
 }
 
-impl Failure {
-    /// The journal holds what we wrote; if it cannot be read, that is our mistake.
+impl DatabaseError {
+    /// An event or an answer that this program wrote and cannot read, or cannot write: our mistake.
     pub fn document(error: impl Into<anyhow::Error>) -> Self {
         Self::Document(error.into())
     }
 
-    /// Of a statement that commits by itself, or of the commit.
-    pub fn while_committing(error: sqlx::Error) -> Self {
-        if was_taken_back(&error) {
-            return Self::from(error);
+    /// The same error of a statement that commits by itself, or of the commit.
+    #[must_use]
+    pub fn while_committing(self) -> Self {
+        if let Self::Away(error) = self {
+            return if was_rolled_back(&error) { Self::Away(error) } else { Self::Unknown(error) };
         }
-        let failure = Self::from(error);
-        if let Self::Away(error) = failure { Self::Unknown(error) } else { failure }
+        self
     }
 
     pub fn kind(&self) -> Kind {
         match self {
-            Self::LostRace(_) | Self::VariantsChanged | Self::Away(_) => Kind::Unavailable,
-            Self::ExternalIdTaken => Kind::Conflict,
+            Self::LostRace(_) | Self::Away(_) => Kind::Unavailable,
             Self::Unknown(_) => Kind::Timeout,
-            Self::Broken(_) | Self::Document(_) => Kind::Internal,
+            Self::Taken { .. } | Self::Broken(_) | Self::Document(_) => Kind::Internal,
         }
     }
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for DatabaseError {
     /// Of a statement within a transaction, which is rolled back.
     fn from(error: sqlx::Error) -> Self {
         let Some(database) = error.as_database_error() else {
@@ -157,9 +155,12 @@ impl From<sqlx::Error> for Failure {
         let code = database.code().unwrap_or_default();
         match (&*code, database.constraint()) {
             ("40001" | "40P01", _) => Self::LostRace(error),
-            ("23505", Some(constraint)) if LOST_RACES.contains(&constraint) => Self::LostRace(error),
-            ("23505", Some(EXTERNAL_ID)) => Self::ExternalIdTaken,
-            // Connection, read-only, idle for too long, login, resources, shut-down, time-out and disk: about the server, not about
+            // Two commands made the same version, or the same id.
+            ("23505", Some(constraint)) if constraint == VERSION_KEY || constraint.ends_with(PRIMARY_KEY) => {
+                Self::LostRace(error)
+            }
+            ("23505", Some(constraint)) => Self::Taken { constraint: constraint.to_owned(), source: error },
+            // Connection, read-only, idle for too long, login, resources, shutdown, timeout and disk: the server is at fault, not
             // the statement.
             ("25006" | "25P03", _) => Self::Away(error),
             (code, _) if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Away(error),
@@ -168,9 +169,9 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// A server that calls it an error has taken the statement back: it took too long, or there was no room for it. Not so if it ends the
-/// session or goes down with it: what it held of a commit may count after the restart.
-fn was_taken_back(error: &sqlx::Error) -> bool {
-    let said = error.as_database_error().and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
-    said.is_some_and(|said| said.severity() == PgSeverity::Error)
+/// Whether the server itself rolled the statement back: it reports an ERROR, such as a timeout or a full disk. If it ends the
+/// session or shuts down instead, a commit that it had received may count after the restart.
+fn was_rolled_back(error: &sqlx::Error) -> bool {
+    let reported = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    reported.is_some_and(|error| error.severity() == PgSeverity::Error)
 }

@@ -1,14 +1,14 @@
 //! Commands over HTTP. Handlers turn a request into a command and its outcome into an answer; rules live in the commands.
 
-mod answer;
 mod batch;
+mod documents;
+mod handler;
 mod inventory;
-mod jwks;
 mod listings;
-mod openapi;
-mod seller;
 
-use axum::extract::{DefaultBodyLimit, FromRef};
+use std::sync::LazyLock;
+
+use axum::extract::FromRef;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -16,53 +16,64 @@ use service::bearer::Verifier;
 use service::http::{Deadlines, HttpMetrics};
 use service::lifecycle::Lifecycle;
 use service::problem::ProblemType;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
-use utoipa_axum::routes;
+use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
-use crate::inventory::{INSUFFICIENT_STOCK, record_movement, set_stock};
-use crate::listings::{change_status, create_batch, create_listing, delete_listing, replace_listing};
+use crate::command::CommandApp;
 
-/// The problem types that commands add to those of every program; each has a page.
-static OWN_PROBLEMS: &[&ProblemType] = &[&INSUFFICIENT_STOCK];
+/// The nouns that have commands. A new noun adds its line here; everything that must know all of them iterates over this list.
+const NOUNS: [Noun; 2] = [listings::NOUN, inventory::NOUN];
 
-/// What handlers ask for.
+/// What a noun contributes to the program.
+struct Noun {
+    /// The tag of its routes in the OpenAPI document.
+    tag: &'static str,
+    description: &'static str,
+    /// Its routes, each within its deadline.
+    routes: fn(&mut Deadlines) -> OpenApiRouter<Served>,
+    /// The names under which the durations of its transactions are measured.
+    operations: &'static [&'static str],
+    /// The problem types that it adds to those of every program. Each has a page.
+    problems: &'static [&'static ProblemType],
+}
+
+static PROBLEMS: LazyLock<Vec<&'static ProblemType>> =
+    LazyLock::new(|| NOUNS.iter().flat_map(|noun| noun.problems).copied().collect());
+
+/// The state of handlers.
 #[derive(Clone, FromRef)]
 pub struct Served {
-    app: App,
+    app: CommandApp,
     verifier: Verifier,
 }
 
-/// All routes of the public port, their middleware around them. `jwks` is shown if we sign tokens ourselves.
-pub fn routes(app: App, verifier: Verifier, jwks: Option<Value>, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
+/// The names under which the durations of transactions are measured, of all nouns.
+pub fn operations() -> Vec<&'static str> {
+    NOUNS.iter().flat_map(|noun| noun.operations).copied().collect()
+}
+
+/// All routes of the public port, with their middleware. `jwks` is the public key of a program that signs tokens itself.
+pub fn routes(app: CommandApp, verifier: Verifier, jwks: Option<Value>, metrics: HttpMetrics, lifecycle: Lifecycle) -> Router {
     let mut deadlines = Deadlines::default();
     let (routes, document) = commands(&mut deadlines).split_for_parts();
     let routes = Router::new()
         .merge(routes.with_state(Served { app, verifier }))
-        .merge(openapi::routes(document))
-        .merge(jwks::routes(jwks))
-        .merge(service::problem::pages(OWN_PROBLEMS))
+        .merge(documents::routes(document, jwks))
+        .merge(service::problem::pages(&PROBLEMS))
         .route("/health", get(async || Json(json!({ "status": "healthy" }))));
     service::http::wrap(routes, metrics, deadlines, lifecycle)
 }
 
-/// The routes that the contract names, with their documentation, each within its deadline.
+/// The routes of the contract with their documentation, each within its deadline.
 fn commands(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
-    let batches = routes!(batch::create_listings).layer(DefaultBodyLimit::max(batch::BATCH));
-    OpenApiRouter::with_openapi(openapi::preamble())
-        .routes(deadlines.within(create_listing::DEADLINE, routes!(listings::create_listing)))
-        .routes(deadlines.within(replace_listing::DEADLINE, routes!(listings::replace_listing, listings::patch_listing)))
-        .routes(deadlines.within(delete_listing::DEADLINE, routes!(listings::delete_listing)))
-        .routes(deadlines.within(change_status::DEADLINE, routes!(listings::publish_listing)))
-        .routes(deadlines.within(change_status::DEADLINE, routes!(listings::pause_listing)))
-        .routes(deadlines.within(change_status::DEADLINE, routes!(listings::archive_listing)))
-        .routes(deadlines.within(create_batch::DEADLINE, batches))
-        .routes(deadlines.within(set_stock::DEADLINE, routes!(inventory::set_stock)))
-        .routes(deadlines.within(record_movement::DEADLINE, routes!(inventory::record_movement)))
+    let none = OpenApiRouter::with_openapi(documents::preamble(&NOUNS));
+    NOUNS.iter().fold(none, |routes, noun| routes.merge((noun.routes)(deadlines)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use http::Method;
 
     use super::*;
@@ -82,5 +93,55 @@ mod tests {
             }
         }
         assert!(routes > 0);
+    }
+
+    /// Where requests enter, and the programs around the commands.
+    const TRANSPORTS: [&str; 6] = ["http", "http.rs", "main.rs", "serve.rs", "cli.rs", "import"];
+    const OF_A_TRANSPORT: [&str; 8] = ["axum", "http::", "reqwest", "tonic", "Problem", "IfMatch", "ETag", "StatusCode"];
+
+    fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let file = path.file_name().unwrap().to_str().unwrap();
+            if TRANSPORTS.contains(&file) || TRANSPORTS.contains(&&*name) {
+                continue;
+            }
+            if path.is_dir() {
+                sources(&path, found);
+            } else {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+
+    /// Whether a line of code names something of a transport, as a whole word. Comments and texts may.
+    fn names_a_transport(line: &str) -> Option<&'static str> {
+        let code: String = line.split('"').step_by(2).collect();
+        let code = code.split("//").next().unwrap_or_default();
+        let in_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        OF_A_TRANSPORT.into_iter().find(|word| {
+            code.match_indices(word).any(|(at, _)| {
+                let after = &code[at + word.len()..];
+                !code[..at].ends_with(in_word) && (word.ends_with(':') || !after.starts_with(in_word))
+            })
+        })
+    }
+
+    #[test]
+    fn no_use_case_knows_a_transport() {
+        assert_eq!(names_a_transport("use service::http::ETag;"), Some("http::"));
+        assert_eq!(names_a_transport("fn refuse() -> Problem {"), Some("Problem"));
+        assert_eq!(names_a_transport("let error = \"send an ETag\";"), None);
+        assert_eq!(names_a_transport("use service::problem::{Kind, ProblemType}; // not a Problem"), None);
+        let mut files = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+        assert!(files.iter().any(|(path, _)| path.ends_with("listings/create_listing.rs")), "{files:?}");
+        for (path, text) in files {
+            for line in text.lines() {
+                assert_eq!(names_a_transport(line), None, "{}: {line}", path.display());
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Stock: how many pieces of each variant there are. It is an aggregate of its own; its listing changes only when the last
-//! piece goes or the first one comes.
+//! Stock: how many pieces of each variant there are. It is an aggregate of its own; its listing changes only when the stock reaches or
+//! leaves zero.
 
 // 1. The verbs.
 pub mod record_movement;
@@ -7,6 +7,8 @@ pub mod set_stock;
 
 // 2. What they share.
 mod change;
-mod note;
 
 pub use change::INSUFFICIENT_STOCK;
+
+#[cfg(test)]
+mod tests;

@@ -1,267 +1,161 @@
-//! What a command decided, and how it is written: state, journal and outbox in one statement.
+//! Writes what a command decided: state tables, journal and outbox, in one statement.
 //!
-//! A row of a state table is always the state of the last event of its aggregate, because nothing else writes these
-//! tables. The row lock of an aggregate that exists is taken before; two who make the same version meet in
-//! `events_version_key`, and the later one starts again.
+//! Each kind of aggregate contributes the part of the statement that writes its own state table ([`StateTable`]); the journal and the
+//! outbox are written here and know no column of any kind. A row of a state table is always the state of the last event of its
+//! aggregate, because nothing else writes these tables. The row lock of an aggregate that exists is taken before; two
+//! transactions that make the same version meet in `events_version_key`, and the later one starts again.
 
-use std::collections::BTreeMap;
+mod changes;
 
 use chrono::{DateTime, Utc};
-use events::subject::EVENT_MAX;
-use events::{
-    AggregateKey, CausedBy, ConsistencyToken, EventId, Headers, Listing, ListingChange, ListingId, Meta, NewEvent, Recorded,
-    Stock, StockChange, VariantId,
-};
-use sqlx::PgConnection;
+use events::{Headers, Recorded};
 use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use crate::caller::Caller;
-use crate::database::Failure;
-use crate::refusal::Refused;
+use self::changes::ChangeGroup;
+use crate::actor::Actor;
+use crate::command::CommandError;
+use crate::database::DatabaseError;
 
-/// Facts in the order in which they came to be. Each holds its aggregate's state and version after it; one that ends its
-/// aggregate holds the last state there was, under the version of the end.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts(Vec<NewFact>);
+pub use changes::{Changes, StateRow, StateTable};
 
-#[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "there are a few per command, and nearly all that count are listings")]
-enum NewFact {
-    Listing { change: ListingChange, listing: Listing, ends: bool },
-    Stock { change: StockChange, stock: Stock, ends: bool },
-}
-
-impl Facts {
-    pub fn listing(&mut self, change: ListingChange, listing: Listing) {
-        self.0.push(NewFact::Listing { change, listing, ends: false });
-    }
-
-    /// The listing is gone: its version goes up for the last time.
-    pub fn end_of_listing(&mut self, mut listing: Listing) {
-        listing.version += 1;
-        self.0.push(NewFact::Listing { change: ListingChange::Deleted {}, listing, ends: true });
-    }
-
-    pub fn stock(&mut self, change: StockChange, stock: Stock) {
-        self.0.push(NewFact::Stock { change, stock, ends: false });
-    }
-
-    /// The variant is gone, and its stock with it.
-    pub fn end_of_stock(&mut self, mut stock: Stock) {
-        stock.version += 1;
-        self.0.push(NewFact::Stock { change: StockChange::Removed {}, stock, ends: true });
-    }
-
-    /// Adds what was decided later in the same transaction.
-    pub fn append(&mut self, mut later: Self) {
-        self.0.append(&mut later.0);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What the client gets to name these facts by: each aggregate at its last version, the listing first.
-    pub fn token(&self) -> ConsistencyToken {
-        let mut last: BTreeMap<AggregateKey, u64> = BTreeMap::new();
-        last.extend(self.0.iter().map(|fact| (fact.key(), fact.version())));
-        ConsistencyToken::of(&last.into_iter().collect::<Vec<_>>())
-    }
-
-    /// Refuses what no broker would take, before anything is written (PROTOCOL W5).
-    pub fn record(&self, caller: &Caller, now: DateTime<Utc>) -> Result<Vec<Recorded>, Refused> {
-        self.0.iter().map(|fact| fact.record(caller, now)).collect()
-    }
-}
-
-impl NewFact {
-    fn key(&self) -> AggregateKey {
-        match self {
-            Self::Listing { listing, .. } => AggregateKey::listing(listing.id),
-            Self::Stock { stock, .. } => AggregateKey::stock(stock.variant_id),
-        }
-    }
-
-    fn version(&self) -> u64 {
-        match self {
-            Self::Listing { listing, .. } => listing.version,
-            Self::Stock { stock, .. } => stock.version,
-        }
-    }
-
-    fn record(&self, caller: &Caller, now: DateTime<Utc>) -> Result<Recorded, Refused> {
-        let meta = Meta {
-            id: EventId::new(),
-            key: self.key(),
-            version: self.version(),
-            time: now.into(),
-            caused_by: Some(CausedBy::User(caller.user)),
-            correlation_id: caller.correlation_id.clone(),
-            trace_parent: caller.trace_parent.clone(),
-        };
-        let recorded = match self {
-            Self::Listing { change, listing, ends } => NewEvent { meta, change, state: (!ends).then_some(listing) }.encode(),
-            Self::Stock { change, stock, ends } => NewEvent { meta, change, state: (!ends).then_some(stock) }.encode(),
-        };
-        let recorded = recorded.map_err(Failure::document)?;
-        if recorded.size() > EVENT_MAX { Err(Refused::TooLarge) } else { Ok(recorded) }
-    }
-}
-
-/// Writes the facts and what they make of the state tables, within a transaction.
-pub async fn write(connection: &mut PgConnection, facts: &Facts, caller: &Caller, now: DateTime<Utc>) -> Result<(), Refused> {
-    Ok(execute(connection, &facts.record(caller, now)?, facts, now).await?)
-}
-
-/// The same as a transaction of its own: one statement, one round trip. If it breaks, nobody knows whether it was done.
-pub async fn write_and_commit(
+/// Writes the changes and the states after them with one statement. No changes, no statement.
+///
+/// On a connection without a transaction the statement is a transaction of its own. The caller then treats a lost connection as an
+/// unknown outcome ([`CommandError::while_committing`]).
+pub async fn write(
     connection: &mut PgConnection,
-    facts: &Facts,
-    caller: &Caller,
+    changes: &Changes,
+    actor: &Actor,
     now: DateTime<Utc>,
-) -> Result<(), Refused> {
-    let recorded = facts.record(caller, now)?;
-    Ok(execute(connection, &recorded, facts, now).await.map_err(Failure::while_committing)?)
-}
-
-async fn execute(
-    connection: &mut PgConnection,
-    recorded: &[Recorded],
-    facts: &Facts,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    let listings = ListingRows::of(facts, now);
-    let stocks = StockRows::of(facts, now);
-    let journal = JournalRows::of(recorded);
-    sqlx::query_file!(
-        "src/journal/write_facts.sql",
-        &listings.ids,
-        &listings.versions,
-        &listings.sellers,
-        &listings.external_ids as &[Option<&str>],
-        &listings.statuses as &[&str],
-        &listings.states as &[Json<&Listing>],
-        &listings.ends as &[Option<DateTime<Utc>>],
-        &stocks.ids,
-        &stocks.listings,
-        &stocks.sellers,
-        &stocks.on_hand,
-        &stocks.reserved,
-        &stocks.thresholds as &[Option<i64>],
-        &stocks.versions,
-        &stocks.updated_at,
-        &stocks.ends as &[Option<DateTime<Utc>>],
-        &journal.aggregates as &[&str],
-        &journal.ids,
-        &journal.versions,
-        &journal.event_ids,
-        &journal.types as &[&str],
-        &journal.headers as &[Json<&Headers>],
-        &journal.bodies as &[&[u8]],
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Rows by column, as `unnest` takes them.
-#[derive(Default)]
-struct ListingRows<'a> {
-    ids: Vec<Uuid>,
-    versions: Vec<i64>,
-    sellers: Vec<Uuid>,
-    external_ids: Vec<Option<&'a str>>,
-    statuses: Vec<&'a str>,
-    states: Vec<Json<&'a Listing>>,
-    ends: Vec<Option<DateTime<Utc>>>,
-}
-
-impl<'a> ListingRows<'a> {
-    fn of(facts: &'a Facts, now: DateTime<Utc>) -> Self {
-        let mut last: BTreeMap<ListingId, (&Listing, bool)> = BTreeMap::new();
-        for fact in &facts.0 {
-            if let NewFact::Listing { listing, ends, .. } = fact {
-                last.insert(listing.id, (listing, *ends));
-            }
-        }
-        let mut last: Vec<_> = last.into_values().collect();
-        // Two batches with the same external ids wait for each other instead of for ever.
-        last.sort_unstable_by_key(|(listing, _)| (listing.seller_id, &listing.external_id, listing.id));
-        let mut rows = Self::default();
-        for (listing, ends) in last {
-            rows.ids.push(listing.id.0);
-            rows.versions.push(listing.version.cast_signed());
-            rows.sellers.push(listing.seller_id.0);
-            rows.external_ids.push(listing.external_id.as_deref());
-            rows.statuses.push(listing.status.as_str());
-            rows.states.push(Json(listing));
-            rows.ends.push(ends.then_some(now));
-        }
-        rows
+) -> Result<(), CommandError> {
+    if changes.is_empty() {
+        return Ok(());
     }
+    let recorded = changes.encode(actor, now)?;
+    let groups = changes.groups();
+    let mut statement = statement(&groups, &recorded, now);
+    let written = statement.build().execute(connection).await;
+    written.map(drop).map_err(|error| meaning_of(error.into(), &groups))
 }
 
-#[derive(Default)]
-struct StockRows {
-    ids: Vec<Uuid>,
-    listings: Vec<Uuid>,
-    sellers: Vec<Uuid>,
-    on_hand: Vec<i64>,
-    reserved: Vec<i64>,
-    thresholds: Vec<Option<i64>>,
-    versions: Vec<i64>,
-    updated_at: Vec<DateTime<Utc>>,
-    ends: Vec<Option<DateTime<Utc>>>,
-}
-
-impl StockRows {
-    fn of(facts: &Facts, now: DateTime<Utc>) -> Self {
-        let mut last: BTreeMap<VariantId, (&Stock, bool)> = BTreeMap::new();
-        for fact in &facts.0 {
-            if let NewFact::Stock { stock, ends, .. } = fact {
-                last.insert(stock.variant_id, (stock, *ends));
-            }
-        }
-        let mut rows = Self::default();
-        for (stock, ends) in last.into_values() {
-            rows.ids.push(stock.variant_id.0);
-            rows.listings.push(stock.listing_id.0);
-            rows.sellers.push(stock.seller_id.0);
-            rows.on_hand.push(stock.on_hand);
-            rows.reserved.push(stock.reserved);
-            rows.thresholds.push(stock.low_stock_threshold);
-            rows.versions.push(stock.version.cast_signed());
-            rows.updated_at.push(stock.updated_at.get());
-            rows.ends.push(ends.then_some(now));
-        }
-        rows
+/// Composes the statement. Its text depends on the kinds only, not on the rows.
+fn statement(groups: &[&dyn ChangeGroup], recorded: &[Recorded], now: DateTime<Utc>) -> QueryBuilder<Postgres> {
+    let mut statement = QueryBuilder::new("with ");
+    for group in groups {
+        statement.push(group.kind()).push("_rows as (");
+        group.push_upsert(now, &mut statement);
+        statement.push("), ");
     }
+    push_journal(recorded, &mut statement);
+    statement
 }
 
-#[derive(Default)]
-struct JournalRows<'a> {
-    aggregates: Vec<&'a str>,
-    ids: Vec<Uuid>,
-    versions: Vec<i64>,
-    event_ids: Vec<Uuid>,
-    types: Vec<&'a str>,
-    headers: Vec<Json<&'a Headers>>,
-    bodies: Vec<&'a [u8]>,
+/// `with ordinality` keeps the order of the events: `seq` follows the order in which they happened.
+fn push_journal(recorded: &[Recorded], statement: &mut QueryBuilder<Postgres>) {
+    statement.push(
+        "journal as (
+    insert into command.events (aggregate, aggregate_id, version, event_id, type, headers, body)
+    select aggregate, aggregate_id, version, event_id, type, headers, body
+      from unnest(",
+    );
+    let mut columns = statement.separated(", ");
+    columns.push_bind(column(recorded, |event| event.key.kind.name())).push_unseparated("::text[]");
+    columns.push_bind(column(recorded, |event| event.key.id)).push_unseparated("::uuid[]");
+    columns.push_bind(column(recorded, |event| event.version.cast_signed())).push_unseparated("::bigint[]");
+    columns.push_bind(column::<_, Uuid>(recorded, |event| event.id.0)).push_unseparated("::uuid[]");
+    columns.push_bind(column(recorded, |event| event.event_type)).push_unseparated("::text[]");
+    columns.push_bind(column::<_, Json<&Headers>>(recorded, |event| Json(&event.headers))).push_unseparated("::jsonb[]");
+    columns.push_bind(column::<_, &[u8]>(recorded, |event| &event.body)).push_unseparated("::bytea[]");
+    // The shard is the id's last byte mod 16 (PROTOCOL W4).
+    statement.push(
+        ") with ordinality as event (aggregate, aggregate_id, version, event_id, type, headers, body, place)
+     order by place
+    returning seq, aggregate_id
+)
+insert into command.outbox (shard, seq) select (get_byte(uuid_send(aggregate_id), 15) % 16)::smallint, seq from journal",
+    );
 }
 
-impl<'a> JournalRows<'a> {
-    fn of(recorded: &'a [Recorded]) -> Self {
-        let mut rows = Self::default();
-        for event in recorded {
-            rows.aggregates.push(event.key.kind.name());
-            rows.ids.push(event.key.id);
-            rows.versions.push(event.version.cast_signed());
-            rows.event_ids.push(event.id.0);
-            rows.types.push(event.event_type);
-            rows.headers.push(Json(&event.headers));
-            rows.bodies.push(&event.body);
+/// One column of the rows, as `unnest` takes it.
+pub fn column<'a, R, T>(rows: &'a [R], value: impl FnMut(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// A broken unique constraint means what the kind of aggregate says that it means.
+fn meaning_of(error: DatabaseError, groups: &[&dyn ChangeGroup]) -> CommandError {
+    let DatabaseError::Taken { constraint, .. } = &error else { return error.into() };
+    let known = groups.iter().flat_map(|group| group.taken()).find(|(name, _)| name == constraint);
+    known.map_or_else(|| error.into(), |(_, meaning)| CommandError::Taken(meaning))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use events::listing::ListingChange;
+    use events::stock::StockChange;
+    use events::{Listing, Roles, Stock};
+    use serde_json::json;
+    use sqlx::Executor as _;
+
+    use super::*;
+    use crate::listings::tests::{SELLER, a_listing, now, user};
+    use crate::test_database::TestDatabase;
+
+    /// Prepares the statement for these kinds on a migrated database. The compiler does not check a composed statement, so each noun has a
+    /// test that does.
+    pub async fn check_statement(kinds: impl FnOnce(&mut Changes)) {
+        let Some(database) = TestDatabase::create().await else { return };
+        let mut changes = Changes::default();
+        kinds(&mut changes);
+        let composed = statement(&changes.groups(), &[], now()).into_sql();
+        let mut connection = database.app.database.connection().await.unwrap();
+        connection.prepare(composed).await.unwrap();
+        drop(connection);
+        database.drop().await;
+    }
+
+    fn text(changes: &Changes) -> String {
+        let recorded = changes.encode(&user(SELLER, Roles::SELLER), now()).unwrap();
+        statement(&changes.groups(), &recorded, now()).into_string()
+    }
+
+    #[test]
+    fn a_statement_depends_on_the_kinds_and_not_on_rows_or_their_order() {
+        let listing = a_listing(&json!({ "title": "t", "price": { "amount": "1" } }));
+        let mut one = Changes::default();
+        one.push::<Listing>(ListingChange::Created {}, listing.listing.clone());
+        one.push::<Stock>(StockChange::Opened { on_hand: 0 }, listing.stock[0].clone());
+        let mut many = Changes::default();
+        for _ in 0..3 {
+            many.end::<Stock>(StockChange::Removed {}, listing.stock[0].clone());
+            many.end::<Listing>(ListingChange::Deleted {}, listing.listing.clone());
         }
-        rows
+        assert_eq!(text(&one), text(&many));
+    }
+
+    #[test]
+    fn events_keep_their_order_over_all_kinds_and_appended_changes() {
+        let listing = a_listing(&json!({ "title": "t", "price": { "amount": "1" } }));
+        let (state, stock) = (listing.listing, listing.stock[0].clone());
+        let mut changes = Changes::default();
+        changes.push::<Stock>(StockChange::Opened { on_hand: 0 }, stock.clone());
+        changes.push::<Listing>(ListingChange::Created {}, state.clone());
+        let mut later = Changes::default();
+        later.push::<Listing>(ListingChange::Paused {}, Listing { version: 2, ..state.clone() });
+        later.end::<Stock>(StockChange::Removed {}, stock);
+        later.end::<Listing>(ListingChange::Deleted {}, Listing { version: 2, ..state });
+        changes.append(later);
+
+        let recorded = changes.encode(&user(SELLER, Roles::SELLER), now()).unwrap();
+        let order: Vec<_> = recorded.iter().map(|event| (event.event_type, event.version)).collect();
+        let expected = [
+            ("stock.opened.v1", 1),
+            ("listing.created.v1", 1),
+            ("listing.paused.v1", 2),
+            ("stock.removed.v1", 2),
+            ("listing.deleted.v1", 3),
+        ];
+        assert_eq!(order, expected);
     }
 }

@@ -1,10 +1,12 @@
 //! Listings: what sellers offer, with their variants.
 
-// 1. What a client sends is judged.
+// 1. A draft of a client is validated.
 pub mod content;
 pub mod draft;
 mod merge_patch;
-mod rules;
+mod offer;
+mod place;
+mod words;
 
 // 2. The verbs.
 pub mod change_status;
@@ -14,10 +16,10 @@ pub mod delete_listing;
 pub mod patch_listing;
 pub mod replace_listing;
 
-// 3. What they share: what is held of a listing, its rows, and how one is revised.
-pub mod held;
+// 3. What the verbs share, and what commands on stock call.
+pub mod availability;
 mod revise;
-pub mod rows;
+mod with_stock;
 
 #[cfg(test)]
 pub mod tests;

@@ -6,28 +6,34 @@ mod migrate;
 mod serve;
 
 // 2. A request arrives and is turned into a command.
-mod caller;
 mod http;
 
 // 3. The command decides and writes, in one transaction.
-mod app;
-mod database;
-mod idempotency;
 mod inventory;
 mod listings;
-mod metrics;
-mod outcome;
-mod precondition;
-mod refusal;
-mod transaction;
 
-// 4. Its events are committed with it, then leave for JetStream.
+// 4. What all commands share, and no transport.
+mod actor;
+mod command;
+mod idempotency;
+mod metrics;
+mod transaction;
+mod validation;
+
+// 5. The tables: state of each noun, journal and outbox in one statement.
+mod database;
 mod journal;
+mod tables;
+
+// 6. Committed events leave for JetStream.
 mod outbox;
 mod relay;
 
-// 5. Catalogues come in from files, through the same door as everybody.
+// 7. Catalogues come in from files, through the HTTP API.
 mod import;
+
+#[cfg(test)]
+mod test_database;
 
 use std::process::ExitCode;
 

@@ -9,12 +9,12 @@ use service::ops::{Check, Ops, Report};
 use service::postgres::{self, ReadinessConnection};
 use service::program::Program;
 
-use crate::app::App;
 use crate::cli::Serve;
-use crate::database::Database;
+use crate::command::CommandApp;
+use crate::database::CommandDatabase;
 use crate::http;
 use crate::idempotency;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, CommandMetrics};
 use crate::outbox::Wake;
 use crate::relay::{self, Relay};
 
@@ -27,14 +27,14 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
 
     let mut registry = Registry::with_prefix("listings");
     let options = postgres::options("DATABASE_URL", settings.database.expose())?.application_name("command-api");
-    let database = Database::new(&options, settings.database_max_connections);
+    let database = CommandDatabase::new(&options, settings.database_max_connections);
     let connection = ReadinessConnection::new(&options);
     metrics::watch_pools(&mut registry, &database);
-    let app = App {
+    let app = CommandApp {
         database: database.clone(),
         clock: Clock::System,
         wake: Wake::default(),
-        metrics: Metrics::register(&mut registry),
+        metrics: CommandMetrics::register(&mut registry, &http::operations()),
     };
     let errors = Errors::register(&mut registry, &metrics::HTTP_ERRORS);
     let http_metrics = HttpMetrics::register(&mut registry).with_errors(errors);

@@ -16,6 +16,7 @@ pub mod ops;
 // 3. Requests: the bearer of the token, what was sent, and what is wrong with it.
 pub mod bearer;
 pub mod http;
+pub mod json;
 pub mod problem;
 mod serve;
 

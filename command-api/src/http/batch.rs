@@ -1,4 +1,4 @@
-//! Many listings at once: NDJSON in, NDJSON out, a line for a line.
+//! Many listings in one request: NDJSON in, NDJSON out, one line for each line.
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -6,13 +6,14 @@ use events::ListingId;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
-use service::http::{MediaTypes, Raw, read_json};
+use service::http::{MediaTypes, Raw};
+use service::json;
 use service::problem::{Kind, Problem};
 use utoipa::ToSchema;
 
-use super::seller::Seller;
-use crate::app::App;
-use crate::listings::create_batch::{self, FAULTS_OF_A_LINE, Line, LineDone};
+use super::handler::Seller;
+use crate::command::CommandApp;
+use crate::listings::create_batch::{self, BatchLine, FAULTS_OF_A_LINE, LineOutcome};
 use crate::listings::draft::ListingDraft;
 
 const NDJSON: &str = "application/x-ndjson";
@@ -33,7 +34,7 @@ impl MediaTypes for Ndjson {
 /// One line of the answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BatchLine)]
-struct Answered {
+struct AnswerLine {
     /// Which line of the request it is for, from 0.
     index: usize,
     status: u16,
@@ -45,8 +46,8 @@ struct Answered {
     problem: Option<Problem>,
 }
 
-impl Answered {
-    fn done(index: usize, done: LineDone) -> Self {
+impl AnswerLine {
+    fn done(index: usize, done: LineOutcome) -> Self {
         let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
         Self { index, status: status.as_u16(), id: Some(done.id), version: Some(done.version), problem: None }
     }
@@ -65,11 +66,11 @@ impl Answered {
     post, path = "/api/v1/listings/batch", operation_id = "createListings", tag = "listings",
     request_body(content = ListingDraft, content_type = "application/x-ndjson"),
     responses(
-        (status = 200, description = "What became of each line, in their order", body = Answered, content_type = "application/x-ndjson"),
+        (status = 200, description = "What became of each line, in their order", body = AnswerLine, content_type = "application/x-ndjson"),
         (status = "default", description = "A problem of the batch as a whole", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub async fn create_listings(State(app): State<App>, Seller(caller): Seller, body: Raw<Ndjson>) -> Result<Response, Problem> {
+pub async fn create_listings(State(app): State<CommandApp>, seller: Seller, body: Raw<Ndjson>) -> Result<Response, Problem> {
     let lines: Vec<&[u8]> = body.bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).collect();
     if lines.len() > LINES {
         return Err(Problem::new(Kind::TooLarge, format!("A batch takes at most {LINES} lines")));
@@ -82,27 +83,27 @@ pub async fn create_listings(State(app): State<App>, Seller(caller): Seller, bod
                 indices.push(index);
                 readable.push(line);
             }
-            Err(problem) => answers.push(Answered::refused(index, problem)),
+            Err(problem) => answers.push(AnswerLine::refused(index, problem)),
         }
     }
-    let outcomes = create_batch::create_batch(&app, &caller, &readable).await?;
+    let outcomes = create_batch::create_batch(&app, &seller.actor, &readable).await?;
     answers.extend(indices.into_iter().zip(outcomes).map(|(index, outcome)| match outcome {
-        Ok(done) => Answered::done(index, done),
-        Err(refused) => Answered::refused(index, refused.into()),
+        Ok(done) => AnswerLine::done(index, done),
+        Err(refused) => AnswerLine::refused(index, refused.into()),
     }));
     answers.sort_unstable_by_key(|answer| answer.index);
-    written(&answers)
+    in_ndjson(&answers)
 }
 
-fn read(line: &[u8]) -> Result<Line, Problem> {
+fn read(line: &[u8]) -> Result<BatchLine, Problem> {
     if line.len() > LINE {
         return Err(Problem::new(Kind::TooLarge, format!("A line takes at most {LINE} bytes")));
     }
-    let (draft, unknown) = read_json::<ListingDraft>(line)?;
-    Ok(Line { draft, unknown })
+    let (draft, unknown) = json::read::<ListingDraft>(line)?;
+    Ok(BatchLine { draft, unknown })
 }
 
-fn written(answers: &[Answered]) -> Result<Response, Problem> {
+fn in_ndjson(answers: &[AnswerLine]) -> Result<Response, Problem> {
     let mut body = Vec::new();
     for answer in answers {
         serde_json::to_writer(&mut body, answer).map_err(|error| Problem::logged(&error.into()))?;

@@ -5,15 +5,31 @@ use axum::response::Response;
 use events::VariantId;
 use events::stock::StockLevel;
 use http::StatusCode;
-use service::http::{Draft, Header, IdempotencyKey, IfMatch, Path};
+use service::http::{Deadlines, Draft, Header, IdempotencyKey, IfMatch, Path};
 use service::problem::Problem;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::answer;
-use super::seller::Seller;
-use crate::app::App;
-use crate::idempotency::Keyed;
+use super::handler::{Seller, expected, scope, state};
+use super::{Noun, Served};
+use crate::command::CommandApp;
+use crate::inventory::INSUFFICIENT_STOCK;
 use crate::inventory::record_movement::{self, MovementDraft, RecordMovement};
 use crate::inventory::set_stock::{self, SetStock, SetStockDraft};
+
+pub const NOUN: Noun = Noun {
+    tag: "inventory",
+    description: "How many pieces there are",
+    routes,
+    operations: &[set_stock::OPERATION, record_movement::OPERATION],
+    problems: &[&INSUFFICIENT_STOCK],
+};
+
+fn routes(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
+    OpenApiRouter::new()
+        .routes(deadlines.within(set_stock::DEADLINE, routes!(set_stock)))
+        .routes(deadlines.within(record_movement::DEADLINE, routes!(record_movement)))
+}
 
 /// Set a stock to a count
 ///
@@ -35,16 +51,15 @@ use crate::inventory::set_stock::{self, SetStock, SetStockDraft};
     ),
 )]
 pub async fn set_stock(
-    State(app): State<App>,
-    Seller(caller): Seller,
+    State(app): State<CommandApp>,
+    seller: Seller,
     Path(variant): Path<VariantId>,
-    expected: Header<IfMatch>,
+    if_match: Header<IfMatch>,
     body: Draft<SetStockDraft>,
 ) -> Result<Response, Problem> {
-    let expected = expected.read()?;
-    let command = SetStock::new(body.value, body.unknown)?;
-    let done = set_stock::set_stock(&app, &caller, variant, expected.as_ref(), &command).await?;
-    Ok(answer::stock(StatusCode::OK, &done))
+    let command = SetStock::new(variant, expected(&if_match)?, body.value, body.unknown)?;
+    let outcome = set_stock::set_stock(&app, &seller.actor, &command).await?;
+    Ok(state(StatusCode::OK, &outcome, StockLevel::from(&outcome.answer)))
 }
 
 /// Record a movement of pieces
@@ -68,18 +83,16 @@ pub async fn set_stock(
     ),
 )]
 pub async fn record_movement(
-    State(app): State<App>,
-    Seller(caller): Seller,
+    State(app): State<CommandApp>,
+    seller: Seller,
     Path(variant): Path<VariantId>,
-    expected: Header<IfMatch>,
+    if_match: Header<IfMatch>,
     key: Header<IdempotencyKey>,
     body: Draft<MovementDraft>,
 ) -> Result<Response, Problem> {
-    let expected = expected.read()?;
-    let key = key.read()?;
-    let command = RecordMovement::new(body.value, body.unknown)?;
-    let route = format!("POST /api/v1/variants/{variant}/movements");
-    let keyed = key.map(|key| Keyed::new(caller.user, route, &key, &body.bytes));
-    let done = record_movement::record_movement(&app, &caller, variant, expected.as_ref(), keyed.as_ref(), &command).await?;
-    Ok(answer::stock(StatusCode::CREATED, &done))
+    let expected = expected(&if_match)?;
+    let scope = scope(&key, seller.user, format!("POST /api/v1/variants/{variant}/movements"), &body.bytes)?;
+    let command = RecordMovement::new(variant, expected, scope, body.value, body.unknown)?;
+    let outcome = record_movement::record_movement(&app, &seller.actor, &command).await?;
+    Ok(state(StatusCode::CREATED, &outcome, StockLevel::from(&outcome.answer)))
 }

@@ -1,27 +1,59 @@
 //! Commands on listings: body → command → call → answer.
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Request, State};
-use axum::response::Response;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use events::{Listing, ListingId};
+use http::StatusCode;
+use http::header::LOCATION;
 use serde_json::Value;
-use service::http::{Draft, Header, IdempotencyKey, IfMatch, MediaTypes, Path};
+use service::http::{Deadlines, Draft, Header, IdempotencyKey, IfMatch, MediaTypes, Path};
 use service::problem::Problem;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
-use super::answer;
-use super::seller::Seller;
-use crate::app::App;
-use crate::caller::Caller;
-use crate::idempotency::Keyed;
-use crate::listings::change_status::{ChangeStatus, Verb, change_status};
+use super::handler::{Seller, answer, expected, scope, state};
+use super::{Noun, Served, batch};
+use crate::command::{CommandApp, Expected};
+use crate::listings::change_status::{self, ChangeStatus, StatusVerb};
+use crate::listings::create_batch;
 use crate::listings::create_listing::{self, CreateListing};
-use crate::listings::delete_listing;
+use crate::listings::delete_listing::{self, DeleteListing};
 use crate::listings::draft::ListingDraft;
-use crate::listings::patch_listing::{self, Patch};
-use crate::listings::replace_listing;
+use crate::listings::patch_listing::{self, PatchListing};
+use crate::listings::replace_listing::{self, ReplaceListing};
 
-/// What a `PATCH` may call itself.
+pub const NOUN: Noun = Noun {
+    tag: "listings",
+    description: "What sellers offer",
+    routes,
+    operations: &[
+        create_listing::OPERATION,
+        create_listing::OPERATION_ONCE,
+        create_batch::OPERATION,
+        replace_listing::OPERATION,
+        patch_listing::OPERATION,
+        change_status::OPERATION,
+        delete_listing::OPERATION,
+    ],
+    problems: &[],
+};
+
+fn routes(deadlines: &mut Deadlines) -> OpenApiRouter<Served> {
+    let batches = routes!(batch::create_listings).layer(DefaultBodyLimit::max(batch::BATCH));
+    OpenApiRouter::new()
+        .routes(deadlines.within(create_listing::DEADLINE, routes!(create_listing)))
+        .routes(deadlines.within(replace_listing::DEADLINE, routes!(replace_listing)))
+        .routes(deadlines.within(patch_listing::DEADLINE, routes!(patch_listing)))
+        .routes(deadlines.within(delete_listing::DEADLINE, routes!(delete_listing)))
+        .routes(deadlines.within(change_status::DEADLINE, routes!(publish_listing)))
+        .routes(deadlines.within(change_status::DEADLINE, routes!(pause_listing)))
+        .routes(deadlines.within(change_status::DEADLINE, routes!(archive_listing)))
+        .routes(deadlines.within(create_batch::DEADLINE, batches))
+}
+
+/// The content types of a `PATCH`.
 pub struct MergePatch;
 
 impl MediaTypes for MergePatch {
@@ -46,16 +78,16 @@ impl MediaTypes for MergePatch {
     ),
 )]
 pub async fn create_listing(
-    State(app): State<App>,
-    Seller(caller): Seller,
+    State(app): State<CommandApp>,
+    seller: Seller,
     key: Header<IdempotencyKey>,
     body: Draft<ListingDraft>,
 ) -> Result<Response, Problem> {
-    let key = key.read()?;
-    let command = CreateListing::new(body.value, body.unknown)?;
-    let keyed = key.map(|key| Keyed::new(caller.user, "POST /api/v1/listings", &key, &body.bytes));
-    let done = create_listing::create_listing(&app, &caller, command, keyed.as_ref()).await?;
-    Ok(answer::created(&done))
+    let scope = scope(&key, seller.user, "POST /api/v1/listings", &body.bytes)?;
+    let command = CreateListing::new(body.value, body.unknown, scope)?;
+    let outcome = create_listing::create_listing(&app, &seller.actor, &command).await?;
+    let place = format!("/api/v1/listings/{}", outcome.answer.id);
+    Ok(([(LOCATION, place)], state(StatusCode::CREATED, &outcome, &outcome.answer)).into_response())
 }
 
 /// Replace a listing
@@ -77,16 +109,15 @@ pub async fn create_listing(
     ),
 )]
 pub async fn replace_listing(
-    State(app): State<App>,
-    Seller(caller): Seller,
+    State(app): State<CommandApp>,
+    seller: Seller,
     Path(id): Path<ListingId>,
-    expected: Header<IfMatch>,
+    if_match: Header<IfMatch>,
     body: Draft<ListingDraft>,
 ) -> Result<Response, Problem> {
-    let expected = expected.read()?;
-    let content = replace_listing::judge(body.value, body.unknown)?;
-    let done = replace_listing::replace_listing(&app, &caller, id, expected.as_ref(), content).await?;
-    Ok(answer::listing(&done))
+    let command = ReplaceListing::new(id, expected(&if_match)?, body.value, body.unknown)?;
+    let outcome = replace_listing::replace_listing(&app, &seller.actor, &command).await?;
+    Ok(state(StatusCode::OK, &outcome, &outcome.answer))
 }
 
 /// Change parts of a listing
@@ -112,16 +143,15 @@ pub async fn replace_listing(
     ),
 )]
 pub async fn patch_listing(
-    State(app): State<App>,
-    Seller(caller): Seller,
+    State(app): State<CommandApp>,
+    seller: Seller,
     Path(id): Path<ListingId>,
-    expected: Header<IfMatch>,
+    if_match: Header<IfMatch>,
     body: Draft<Value, MergePatch>,
 ) -> Result<Response, Problem> {
-    let expected = expected.read()?;
-    let patch = Patch::new(body.value)?;
-    let done = patch_listing::patch_listing(&app, &caller, id, expected.as_ref(), &patch).await?;
-    Ok(answer::listing(&done))
+    let command = PatchListing::new(id, expected(&if_match)?, body.value)?;
+    let outcome = patch_listing::patch_listing(&app, &seller.actor, &command).await?;
+    Ok(state(StatusCode::OK, &outcome, &outcome.answer))
 }
 
 /// Status verbs need no body. One that comes all the same belongs to the request that an `Idempotency-Key` names.
@@ -155,14 +185,18 @@ macro_rules! status_verb {
             ),
         )]
         pub async fn $name(
-            State(app): State<App>,
-            Seller(caller): Seller,
+            State(app): State<CommandApp>,
+            seller: Seller,
             Path(id): Path<ListingId>,
-            expected: Header<IfMatch>,
+            if_match: Header<IfMatch>,
             key: Header<IdempotencyKey>,
             AnyBody(body): AnyBody,
         ) -> Result<Response, Problem> {
-            set_status(&app, &caller, id, $verb, &expected, &key, &body).await
+            let operation = format!("POST /api/v1/listings/{id}/{}", $verb.as_str());
+            let scope = scope(&key, seller.user, operation, &body)?;
+            let command = ChangeStatus { listing: id, verb: $verb, expected: expected(&if_match)?, scope };
+            let outcome = change_status::change_status(&app, &seller.actor, &command).await?;
+            Ok(state(StatusCode::OK, &outcome, &outcome.answer))
         }
     };
 }
@@ -171,37 +205,21 @@ status_verb! {
     /// Put a listing on sale
     ///
     /// From draft or paused to active.
-    publish_listing, "/api/v1/listings/{id}/publish", "publishListing", Verb::Publish
+    publish_listing, "/api/v1/listings/{id}/publish", "publishListing", StatusVerb::Publish
 }
 
 status_verb! {
     /// Take a listing off for a while
     ///
     /// From active to paused.
-    pause_listing, "/api/v1/listings/{id}/pause", "pauseListing", Verb::Pause
+    pause_listing, "/api/v1/listings/{id}/pause", "pauseListing", StatusVerb::Pause
 }
 
 status_verb! {
     /// Take a listing off for good
     ///
     /// From any other status to archived, which is final.
-    archive_listing, "/api/v1/listings/{id}/archive", "archiveListing", Verb::Archive
-}
-
-async fn set_status(
-    app: &App,
-    caller: &Caller,
-    listing: ListingId,
-    verb: Verb,
-    expected: &Header<IfMatch>,
-    key: &Header<IdempotencyKey>,
-    body: &Bytes,
-) -> Result<Response, Problem> {
-    let route = format!("POST /api/v1/listings/{listing}/{}", verb.as_str());
-    let keyed = key.read()?.map(|key| Keyed::new(caller.user, route, &key, body));
-    let command = ChangeStatus { listing, verb, expected: expected.read()?, keyed };
-    let done = change_status(app, caller, &command).await?;
-    Ok(answer::listing(&done))
+    archive_listing, "/api/v1/listings/{id}/archive", "archiveListing", StatusVerb::Archive
 }
 
 /// Delete a listing
@@ -219,11 +237,12 @@ async fn set_status(
     ),
 )]
 pub async fn delete_listing(
-    State(app): State<App>,
-    Seller(caller): Seller,
+    State(app): State<CommandApp>,
+    seller: Seller,
     Path(id): Path<ListingId>,
-    expected: Header<IfMatch>,
+    if_match: Header<IfMatch>,
 ) -> Result<Response, Problem> {
-    let token = delete_listing::delete_listing(&app, &caller, id, expected.read()?.as_ref()).await?;
-    Ok(answer::gone(&token))
+    let command = DeleteListing { listing: id, expected: Expected::required(expected(&if_match)?)? };
+    let outcome = delete_listing::delete_listing(&app, &seller.actor, &command).await?;
+    Ok(answer(StatusCode::NO_CONTENT, &outcome))
 }

@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use events::stock::{Movement, PIECES_LIMIT, StockChange};
 use events::{Stock, VariantId};
 use serde::Deserialize;
-use service::http::IfMatch;
 use service::problem::Fault;
+use sqlx::PgConnection;
+use tracing::info;
 use utoipa::ToSchema;
 
-use super::change::{Decided, Request, StockRefused, change_stock};
-use super::note;
-use crate::app::App;
-use crate::caller::Caller;
-use crate::idempotency::Keyed;
-use crate::outcome::Done;
+use super::change::{DecidedStock, NOTE, StockError, lock_to_change, write_change};
+use crate::actor::Actor;
+use crate::command::{CommandApp, CommandOutcome, Expected};
+use crate::idempotency::{self, IdempotencyScope};
+use crate::transaction;
+use crate::validation::{Faults, REQUIRED, optional};
 
+/// The name under which its duration is measured.
+pub const OPERATION: &str = "record_movement";
 /// How long a client waits for a movement.
 pub const DEADLINE: Duration = Duration::from_secs(8);
 
@@ -36,8 +40,11 @@ pub struct MovementDraft {
     pub reference: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RecordMovement {
+    variant: VariantId,
+    expected: Option<Expected>,
+    scope: Option<IdempotencyScope>,
     movement: Movement,
     quantity: i64,
     reason: Option<String>,
@@ -47,58 +54,91 @@ pub struct RecordMovement {
 const MOVEMENTS: [(&str, Movement); 3] = [("in", Movement::In), ("out", Movement::Out), ("adjustment", Movement::Adjustment)];
 
 impl RecordMovement {
-    /// Judges what a client sent, together with faults found in it before.
-    pub fn new(draft: MovementDraft, mut faults: Vec<Fault>) -> Result<Self, StockRefused> {
+    /// Judges what a client sent, together with the faults that reading it found.
+    pub fn new(
+        variant: VariantId,
+        expected: Option<Expected>,
+        scope: Option<IdempotencyScope>,
+        draft: MovementDraft,
+        found: Vec<Fault>,
+    ) -> Result<Self, StockError> {
+        let mut faults = Faults::from(found);
         let named = draft.r#type.as_deref();
         let movement = MOVEMENTS.into_iter().find(|(name, _)| Some(*name) == named).map(|(_, movement)| movement);
         match (named, movement) {
-            (None, _) => faults.push(Fault::new("/type", "is required")),
-            (Some(_), None) => faults.push(Fault::new("/type", "must be one of in, out, adjustment")),
+            (None, _) => faults.add("/type", REQUIRED),
+            (Some(_), None) => faults.add("/type", "must be one of in, out, adjustment"),
             (Some(_), Some(_)) => {}
         }
         let least = if movement == Some(Movement::Adjustment) { -PIECES_LIMIT } else { 1 };
         match draft.quantity {
-            None => faults.push(Fault::new("/quantity", "is required")),
-            Some(0) => faults.push(Fault::new("/quantity", "must not be 0")),
+            None => faults.add("/quantity", REQUIRED),
+            Some(0) => faults.add("/quantity", "must not be 0"),
             Some(quantity) if !(least..=PIECES_LIMIT).contains(&quantity) => {
-                faults.push(Fault::new("/quantity", format!("must be from {least} to {PIECES_LIMIT}")));
+                faults.add("/quantity", format!("must be from {least} to {PIECES_LIMIT}"));
             }
             Some(_) => {}
         }
-        let reason = note::judge("/reason", draft.reason, &mut faults);
-        let reference = note::judge("/reference", draft.reference, &mut faults);
+        let reason = optional(&mut faults, "/reason", draft.reason, NOTE);
+        let reference = optional(&mut faults, "/reference", draft.reference, NOTE);
         match (movement, draft.quantity) {
-            (Some(movement), Some(quantity)) if faults.is_empty() => Ok(Self { movement, quantity, reason, reference }),
-            _ => Err(StockRefused::Invalid(faults)),
+            (Some(movement), Some(quantity)) if faults.is_empty() => {
+                Ok(Self { variant, expected, scope, movement, quantity, reason, reference })
+            }
+            _ => Err(StockError::Invalid(faults.into_vec())),
         }
     }
 }
 
+/// Records the movement in a transaction of its own.
 pub async fn record_movement(
-    app: &App,
-    caller: &Caller,
-    variant: VariantId,
-    expected: Option<&IfMatch>,
-    keyed: Option<&Keyed>,
+    app: &CommandApp,
+    actor: &Actor,
     command: &RecordMovement,
-) -> Result<Done<Stock>, StockRefused> {
-    let request = Request { variant, expected, keyed, deadline: DEADLINE };
-    let recording = change_stock(app, caller, &request, |stock| decide(stock, command));
-    app.metrics.queries.time("record_movement", recording).await
+) -> Result<CommandOutcome<Stock>, StockError> {
+    let work = transaction::retried(|| async {
+        let mut tx = transaction::begin(app, DEADLINE).await?;
+        let outcome = record_movement_in(&mut tx, actor, command, app.clock.now()).await;
+        transaction::end(tx, outcome).await
+    });
+    let outcome = app.metrics.queries.time(OPERATION, work).await?;
+    if outcome.is_written() {
+        app.wake.ring();
+        let Stock { variant_id, on_hand, .. } = outcome.answer;
+        info!(variant.id = %variant_id, on_hand, "Stock of variant {variant_id} is {on_hand} now");
+    }
+    Ok(outcome)
 }
 
-fn decide(stock: &Stock, command: &RecordMovement) -> Decided {
+/// Lock, decide, write, in the transaction of the caller.
+pub async fn record_movement_in(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    command: &RecordMovement,
+    now: DateTime<Utc>,
+) -> Result<CommandOutcome<Stock>, StockError> {
+    if let Some(first) = idempotency::first_answer(tx, command.scope.as_ref()).await? {
+        return Ok(first);
+    }
+    let before = lock_to_change(tx, actor, command.variant, command.expected.as_ref()).await?;
+    let decided = decide(&before, command)?;
+    let outcome = write_change(tx, actor, before, decided, now).await?;
+    idempotency::keep(tx, command.scope.as_ref(), &outcome).await?;
+    Ok(outcome)
+}
+
+fn decide(stock: &Stock, command: &RecordMovement) -> Result<DecidedStock, StockError> {
     let moved = match command.movement {
         Movement::In | Movement::Adjustment => command.quantity,
         Movement::Out => -command.quantity,
     };
     let on_hand = stock.on_hand + moved;
     if on_hand < stock.reserved {
-        return Err(StockRefused::Insufficient { available: stock.available() });
+        return Err(StockError::Insufficient { available: stock.available() });
     }
     if on_hand > PIECES_LIMIT {
         let detail = format!("would make it more than {PIECES_LIMIT} pieces");
-        return Err(StockRefused::Invalid(vec![Fault::new("/quantity", detail)]));
+        return Err(StockError::Invalid(vec![Fault::new("/quantity", detail)]));
     }
     let change = StockChange::Moved {
         movement: command.movement,
@@ -112,27 +152,14 @@ fn decide(stock: &Stock, command: &RecordMovement) -> Decided {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::change::tests::stock;
 
-    fn stock(on_hand: i64, reserved: i64) -> Stock {
-        let id = uuid::Uuid::from_u128(1);
-        Stock {
-            variant_id: id.into(),
-            listing_id: id.into(),
-            seller_id: id.into(),
-            on_hand,
-            reserved,
-            low_stock_threshold: Some(2),
-            version: 4,
-            updated_at: chrono::DateTime::UNIX_EPOCH.into(),
-        }
-    }
-
-    fn movement(r#type: &str, quantity: i64) -> Result<RecordMovement, StockRefused> {
+    fn movement(r#type: &str, quantity: i64) -> Result<RecordMovement, StockError> {
         let draft = MovementDraft { r#type: Some(r#type.to_owned()), quantity: Some(quantity), reason: None, reference: None };
-        RecordMovement::new(draft, Vec::new())
+        RecordMovement::new(VariantId::new(), None, None, draft, Vec::new())
     }
 
-    fn left(stock: &Stock, r#type: &str, quantity: i64) -> Result<i64, StockRefused> {
+    fn left(stock: &Stock, r#type: &str, quantity: i64) -> Result<i64, StockError> {
         decide(stock, &movement(r#type, quantity).unwrap()).map(|changed| changed.unwrap().0.on_hand)
     }
 
@@ -146,9 +173,9 @@ mod tests {
 
     #[test]
     fn no_more_go_than_are_available() {
-        assert!(matches!(left(&stock(5, 3), "out", 3), Err(StockRefused::Insufficient { available: 2 })));
-        assert!(matches!(left(&stock(5, 3), "adjustment", -3), Err(StockRefused::Insufficient { available: 2 })));
-        assert!(matches!(left(&stock(PIECES_LIMIT, 0), "in", 1), Err(StockRefused::Invalid(_))));
+        assert!(matches!(left(&stock(5, 3), "out", 3), Err(StockError::Insufficient { available: 2 })));
+        assert!(matches!(left(&stock(5, 3), "adjustment", -3), Err(StockError::Insufficient { available: 2 })));
+        assert!(matches!(left(&stock(PIECES_LIMIT, 0), "in", 1), Err(StockError::Invalid(_))));
     }
 
     #[test]

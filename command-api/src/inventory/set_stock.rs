@@ -1,20 +1,24 @@
-//! Sets a stock to what was counted, and when it counts as low.
+//! Sets a stock to what was counted, and the level at which it counts as low.
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use events::stock::{PIECES_LIMIT, StockChange};
 use events::{Stock, VariantId};
 use serde::Deserialize;
-use service::http::IfMatch;
 use service::problem::Fault;
+use sqlx::PgConnection;
+use tracing::info;
 use utoipa::ToSchema;
 
-use super::change::{Decided, Request, StockRefused, change_stock};
-use super::note;
-use crate::app::App;
-use crate::caller::Caller;
-use crate::outcome::Done;
+use super::change::{DecidedStock, NOTE, StockError, lock_to_change, write_change};
+use crate::actor::Actor;
+use crate::command::{CommandApp, CommandOutcome, Expected};
+use crate::transaction;
+use crate::validation::{Faults, optional};
 
+/// The name under which its duration is measured.
+pub const OPERATION: &str = "set_stock";
 /// How long a client waits for a stock to be set.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -32,51 +36,76 @@ pub struct SetStockDraft {
     pub reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SetStock {
+    variant: VariantId,
+    expected: Option<Expected>,
     on_hand: Option<i64>,
     low_stock_threshold: Option<i64>,
     reason: Option<String>,
 }
 
 impl SetStock {
-    /// Judges what a client sent, together with faults found in it before.
-    pub fn new(draft: SetStockDraft, mut faults: Vec<Fault>) -> Result<Self, StockRefused> {
-        for (pointer, pieces) in [("/on_hand", draft.on_hand), ("/low_stock_threshold", draft.low_stock_threshold)] {
+    /// Judges what a client sent, together with the faults that reading it found.
+    pub fn new(
+        variant: VariantId,
+        expected: Option<Expected>,
+        draft: SetStockDraft,
+        found: Vec<Fault>,
+    ) -> Result<Self, StockError> {
+        let mut faults = Faults::from(found);
+        let SetStockDraft { on_hand, low_stock_threshold, reason } = draft;
+        for (pointer, pieces) in [("/on_hand", on_hand), ("/low_stock_threshold", low_stock_threshold)] {
             if pieces.is_some_and(|pieces| !(0..=PIECES_LIMIT).contains(&pieces)) {
-                faults.push(Fault::new(pointer, format!("must be from 0 to {PIECES_LIMIT}")));
+                faults.add(pointer, format!("must be from 0 to {PIECES_LIMIT}"));
             }
         }
-        if draft.on_hand.is_none() && draft.low_stock_threshold.is_none() {
-            faults.push(Fault::new("", "must have on_hand or low_stock_threshold"));
+        if on_hand.is_none() && low_stock_threshold.is_none() {
+            faults.add("", "must have on_hand or low_stock_threshold");
         }
-        let reason = note::judge("/reason", draft.reason, &mut faults);
+        let reason = optional(&mut faults, "/reason", reason, NOTE);
         if faults.is_empty() {
-            Ok(Self { on_hand: draft.on_hand, low_stock_threshold: draft.low_stock_threshold, reason })
+            Ok(Self { variant, expected, on_hand, low_stock_threshold, reason })
         } else {
-            Err(StockRefused::Invalid(faults))
+            Err(StockError::Invalid(faults.into_vec()))
         }
     }
 }
 
-pub async fn set_stock(
-    app: &App,
-    caller: &Caller,
-    variant: VariantId,
-    expected: Option<&IfMatch>,
-    command: &SetStock,
-) -> Result<Done<Stock>, StockRefused> {
-    let request = Request { variant, expected, keyed: None, deadline: DEADLINE };
-    let setting = change_stock(app, caller, &request, |stock| decide(stock, command));
-    app.metrics.queries.time("set_stock", setting).await
+/// Sets the stock in a transaction of its own.
+pub async fn set_stock(app: &CommandApp, actor: &Actor, command: &SetStock) -> Result<CommandOutcome<Stock>, StockError> {
+    let work = transaction::retried(|| async {
+        let mut tx = transaction::begin(app, DEADLINE).await?;
+        let outcome = set_stock_in(&mut tx, actor, command, app.clock.now()).await;
+        transaction::end(tx, outcome).await
+    });
+    let outcome = app.metrics.queries.time(OPERATION, work).await?;
+    if outcome.is_written() {
+        app.wake.ring();
+        let Stock { variant_id, on_hand, .. } = outcome.answer;
+        info!(variant.id = %variant_id, on_hand, "Stock of variant {variant_id} is {on_hand} now");
+    }
+    Ok(outcome)
 }
 
-fn decide(stock: &Stock, command: &SetStock) -> Decided {
+/// Lock, decide, write, in the transaction of the caller.
+pub async fn set_stock_in(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    command: &SetStock,
+    now: DateTime<Utc>,
+) -> Result<CommandOutcome<Stock>, StockError> {
+    let before = lock_to_change(tx, actor, command.variant, command.expected.as_ref()).await?;
+    let decided = decide(&before, command)?;
+    Ok(write_change(tx, actor, before, decided, now).await?)
+}
+
+fn decide(stock: &Stock, command: &SetStock) -> Result<DecidedStock, StockError> {
     let on_hand = command.on_hand.unwrap_or(stock.on_hand);
     let low_stock_threshold = command.low_stock_threshold.or(stock.low_stock_threshold);
     if on_hand < stock.reserved {
-        // Pieces held for buyers must be there.
-        return Err(StockRefused::Insufficient { available: stock.available() });
+        // Reserved pieces must be there.
+        return Err(StockError::Insufficient { available: stock.available() });
     }
     if on_hand == stock.on_hand && low_stock_threshold == stock.low_stock_threshold {
         return Ok(None);
@@ -92,23 +121,10 @@ fn decide(stock: &Stock, command: &SetStock) -> Decided {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stock(on_hand: i64, reserved: i64) -> Stock {
-        let id = uuid::Uuid::from_u128(1);
-        Stock {
-            variant_id: id.into(),
-            listing_id: id.into(),
-            seller_id: id.into(),
-            on_hand,
-            reserved,
-            low_stock_threshold: Some(2),
-            version: 4,
-            updated_at: chrono::DateTime::UNIX_EPOCH.into(),
-        }
-    }
+    use crate::inventory::change::tests::stock;
 
     fn set(on_hand: Option<i64>, low_stock_threshold: Option<i64>) -> SetStock {
-        SetStock::new(SetStockDraft { on_hand, low_stock_threshold, reason: None }, Vec::new()).unwrap()
+        SetStock::new(VariantId::new(), None, SetStockDraft { on_hand, low_stock_threshold, reason: None }, Vec::new()).unwrap()
     }
 
     #[test]
@@ -127,14 +143,14 @@ mod tests {
     #[test]
     fn reserved_pieces_must_be_there() {
         assert!(decide(&stock(5, 3), &set(Some(3), None)).is_ok());
-        assert!(matches!(decide(&stock(5, 3), &set(Some(2), None)), Err(StockRefused::Insufficient { available: 2 })));
+        assert!(matches!(decide(&stock(5, 3), &set(Some(2), None)), Err(StockError::Insufficient { available: 2 })));
     }
 
     #[test]
     fn bounds_and_emptiness_are_refused() {
         for (on_hand, threshold) in [(Some(-1), None), (Some(PIECES_LIMIT + 1), None), (None, Some(-1)), (None, None)] {
             let draft = SetStockDraft { on_hand, low_stock_threshold: threshold, reason: None };
-            assert!(SetStock::new(draft, Vec::new()).is_err(), "{on_hand:?} {threshold:?}");
+            assert!(SetStock::new(VariantId::new(), None, draft, Vec::new()).is_err(), "{on_hand:?} {threshold:?}");
         }
     }
 }

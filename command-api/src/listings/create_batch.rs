@@ -1,5 +1,5 @@
-//! Creates many listings, or replaces those that the seller has under the same `external_id`. Every line stands alone: a bad
-//! one fails, the others are done.
+//! Creates many listings, or replaces those that the seller has under the same `external_id`. Every line stands alone: a bad line
+//! fails, the others are done.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,94 +7,134 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use events::{ListingId, UserId, VariantId};
 use service::problem::{Fault, Kind, Refusal};
+use sqlx::PgConnection;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::content::Content;
-use super::create_listing::{CreateListing, CreateRefused, open};
-use super::draft::{ListingDraft, refusing_server_owned};
-use super::held::Held;
+use super::create_listing::{CreateError, CreateListing};
+use super::draft::{ListingDraft, VARIANTS, refusing_server_owned};
 use super::revise::{NewIds, revise};
-use super::rows::{find_by_external_id, lock_listings, lock_stock_of};
-use super::rules::{VARIANTS, is_external_id};
-use crate::app::App;
-use crate::caller::Caller;
-use crate::database;
-use crate::journal::{self, Facts};
-use crate::refusal::{Refused, Repeatable};
+use super::with_stock::{ListingWithStock, open};
+use super::words::is_external_id;
+use crate::actor::Actor;
+use crate::command::{CommandApp, CommandError, Retryable};
+use crate::journal::{self, Changes};
+use crate::tables::listings::{find_by_external_id, lock_listings};
+use crate::tables::stock::lock_stock_of;
 use crate::transaction;
 
+/// The name under which the duration of each part is measured.
+pub const OPERATION: &str = "create_batch";
 /// How long a client waits for a batch.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Of it, what reading the request and writing the answer may take.
+/// The part of the deadline that is reserved for reading the request and writing the answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One transaction writes no more than this; more than one line can have.
+/// Upper bound of events per transaction. It exceeds what a single line can produce, so a line is never split.
 const EVENTS_AT_ONCE: u32 = 10_000;
 
-/// A batch may be nothing but faults: of each line no more are told.
+/// Upper bound of the faults that are reported of one line. A batch may consist of faults only.
 pub const FAULTS_OF_A_LINE: usize = 100;
 
 /// A line that is a draft, whatever may be wrong with it.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub struct BatchLine {
     pub draft: ListingDraft,
     /// Members that no draft has.
     pub unknown: Vec<Fault>,
 }
 
-/// What became of a line.
+/// What a line did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LineDone {
+pub struct LineOutcome {
     pub created: bool,
     pub id: ListingId,
     pub version: u64,
 }
 
-/// The batch as a whole was not done.
+/// Why a line was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    #[error("The listing breaks rules")]
+    Invalid(Vec<Fault>),
+    #[error("The lines before took all the time; nothing of this one was done, send it again")]
+    LeftOut,
+    /// The transaction of this line and others failed as a whole.
+    #[error("{why}")]
+    WithOthers { kind: Kind, why: String },
+    #[error(transparent)]
+    Create(CreateError),
+}
+
+impl From<CreateError> for LineError {
+    fn from(error: CreateError) -> Self {
+        if let CreateError::Invalid(faults) = error { Self::Invalid(faults) } else { Self::Create(error) }
+    }
+}
+
+impl Refusal for LineError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Invalid(_) => Kind::Invalid,
+            Self::LeftOut => Kind::Unavailable,
+            Self::WithOthers { kind, .. } => *kind,
+            Self::Create(error) => error.kind(),
+        }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        match self {
+            Self::Invalid(faults) => faults.clone(),
+            Self::LeftOut | Self::WithOthers { .. } | Self::Create(_) => Vec::new(),
+        }
+    }
+}
+
+/// Why the batch as a whole was not done.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct BatchRefused(#[from] Refused);
+pub struct CreateBatchError(#[from] CommandError);
 
-impl Refusal for BatchRefused {
+impl Refusal for CreateBatchError {
     fn kind(&self) -> Kind {
         self.0.kind()
     }
 }
 
-impl Repeatable for BatchRefused {
-    fn lost_race(&self) -> bool {
-        // Somebody made a listing with one of these external ids just now: the next attempt replaces it.
-        self.0.lost_race() || matches!(self.0, Refused::ExternalIdTaken)
+impl Retryable for CreateBatchError {
+    fn is_lost_race(&self) -> bool {
+        // Another command has just created a listing with one of these external ids: the next attempt replaces it.
+        self.0.is_lost_race() || matches!(self.0, CommandError::Taken(_))
     }
 }
 
-type Outcomes = Vec<Result<LineDone, CreateRefused>>;
+type LineOutcomes = Vec<Result<LineOutcome, LineError>>;
 
-/// Does the lines part by part. Once something is done there is no refusing the batch as a whole: what can not be done any more is
-/// refused line by line.
-pub async fn create_batch(app: &App, caller: &Caller, lines: &[Line]) -> Result<Outcomes, BatchRefused> {
+/// Applies the lines in transactions of its own, usually one. After the first commit the batch as a whole is not refused any more: lines that
+/// cannot be done are refused one by one.
+pub async fn create_batch(app: &CommandApp, actor: &Actor, lines: &[BatchLine]) -> Result<LineOutcomes, CreateBatchError> {
     let began = Instant::now();
     let mut outcomes = Vec::with_capacity(lines.len());
     let (mut changed, mut written) = (0, 0);
     for part in parts(lines) {
         let events: u32 = part.iter().map(events_of).sum();
         if written > 0 && began.elapsed().mul_f64(share(written + events, written)) + ANSWER > DEADLINE {
-            outcomes.extend(part.iter().map(|_| Err(CreateRefused::LeftOut)));
+            outcomes.extend(part.iter().map(|_| Err(LineError::LeftOut)));
             continue;
         }
-        let attempts = transaction::repeated(|| attempt(app, caller, part));
-        match app.metrics.queries.time("create_batch", attempts).await {
-            Ok((done, changed_here)) => {
+        let work = transaction::retried(|| attempt(app, actor, part));
+        match app.metrics.queries.time(OPERATION, work).await {
+            Ok(applied) => {
                 app.wake.ring();
-                outcomes.extend(done);
-                changed += changed_here;
+                outcomes.extend(applied.lines);
+                changed += applied.changed;
             }
-            Err(refused) if written == 0 => return Err(refused),
-            Err(BatchRefused(refused)) => {
-                let together = |_| Err(CreateRefused::WithOthers { kind: refused.kind(), why: refused.to_string() });
-                outcomes.extend(part.iter().map(together));
+            Err(error) if written == 0 => return Err(error),
+            Err(CreateBatchError(error)) => {
+                let with_others = |_| Err(LineError::WithOthers { kind: error.kind(), why: error.to_string() });
+                outcomes.extend(part.iter().map(with_others));
             }
         }
         written += events;
@@ -102,15 +142,62 @@ pub async fn create_batch(app: &App, caller: &Caller, lines: &[Line]) -> Result<
 
     let created = outcomes.iter().flatten().filter(|line| line.created).count();
     let refused = outcomes.iter().filter(|line| line.is_err()).count();
-    app.metrics.created.inc_by(count(created));
-    app.metrics.updated.inc_by(count(changed));
+    app.metrics.created.inc_by(counter(created));
+    app.metrics.updated.inc_by(counter(changed));
     info!(created, changed, refused, "Took a batch: {created} listings created, {changed} changed, {refused} lines refused");
     Ok(outcomes)
 }
 
-/// Lines that are done in one transaction. Usually that is all of them; but a thousand listings of two hundred variants are more than fits
-/// into the time there is.
-fn parts(lines: &[Line]) -> impl Iterator<Item = &[Line]> {
+/// Runs one part. If no listing has one of its external ids there is nothing to lock, and the part is one statement, which commits by
+/// itself.
+async fn attempt(app: &CommandApp, actor: &Actor, lines: &[BatchLine]) -> Result<AppliedPart, CreateBatchError> {
+    let mut connection = app.database.batch_connection().await.map_err(CommandError::from)?;
+    let known = find_known(&mut connection, actor, lines).await?;
+    if known.is_empty() {
+        let outcome = create_batch_in(&mut connection, actor, lines, &known, app.clock.now()).await;
+        return outcome.map_err(|CreateBatchError(error)| CreateBatchError(error.while_committing()));
+    }
+    drop(connection);
+
+    let mut tx = app.database.begin_batch(DEADLINE).await.map_err(CommandError::from)?;
+    let outcome = create_batch_in(&mut tx, actor, lines, &known, app.clock.now()).await;
+    transaction::end(tx, outcome).await
+}
+
+/// Lock, decide, write, in the transaction of the caller. `known` are the listings that the lines may replace.
+pub async fn create_batch_in(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    lines: &[BatchLine],
+    known: &[ListingId],
+    now: DateTime<Utc>,
+) -> Result<AppliedPart, CreateBatchError> {
+    let mut batch = Batch::default();
+    if !known.is_empty() {
+        let mut stock: HashMap<ListingId, Vec<_>> = HashMap::new();
+        for one in lock_stock_of(tx, known).await? {
+            stock.entry(one.listing_id).or_default().push(one);
+        }
+        for listing in lock_listings(tx, known).await? {
+            let stock = stock.remove(&listing.id).unwrap_or_default();
+            batch.put(ListingWithStock::of_locked(listing, stock)?);
+        }
+    }
+    let lines = batch.apply(actor, lines, now);
+
+    journal::write(tx, &batch.changes, actor, now).await?;
+    Ok(AppliedPart { lines, changed: batch.changed })
+}
+
+/// What a part did.
+pub struct AppliedPart {
+    lines: LineOutcomes,
+    /// Listings that were replaced by other content.
+    changed: usize,
+}
+
+/// Splits the lines into transactions. Usually one is enough; a thousand listings of two hundred variants exceed the time of one.
+fn parts(lines: &[BatchLine]) -> impl Iterator<Item = &[BatchLine]> {
     let mut rest = lines;
     std::iter::from_fn(move || {
         let mut events = 0;
@@ -124,8 +211,8 @@ fn parts(lines: &[Line]) -> impl Iterator<Item = &[Line]> {
     })
 }
 
-/// At most so many events come of a line: the listing's, and one for the stock of each variant.
-fn events_of(line: &Line) -> u32 {
+/// Upper bound of the events of a line: the listing's, and one for the stock of each variant.
+fn events_of(line: &BatchLine) -> u32 {
     let variants = line.draft.variants.as_ref().map_or(1, |variants| variants.len().clamp(1, VARIANTS));
     1 + u32::try_from(variants).unwrap_or(u32::MAX)
 }
@@ -134,111 +221,87 @@ fn share(events: u32, of: u32) -> f64 {
     f64::from(events) / f64::from(of)
 }
 
-fn count(lines: usize) -> u64 {
+fn counter(lines: usize) -> u64 {
     u64::try_from(lines).unwrap_or(u64::MAX)
 }
 
-/// Lock, decide, write. If nothing is there to be locked, one statement does it.
-async fn attempt(app: &App, caller: &Caller, lines: &[Line]) -> Result<(Outcomes, usize), BatchRefused> {
-    let now = app.clock.now();
-    let keys: Vec<_> = lines.iter().filter_map(|line| key_of(line, caller)).collect();
-    let mut connection = app.database.batch_connection().await.map_err(Refused::from)?;
-    let known = if keys.is_empty() { Vec::new() } else { find_by_external_id(&mut connection, &keys).await? };
-    if known.is_empty() {
-        let mut shelf = Shelf::default();
-        let outcomes = shelf.take(caller, lines, now);
-        if !shelf.facts.is_empty() {
-            journal::write_and_commit(&mut connection, &shelf.facts, caller, now).await?;
-        }
-        return Ok((outcomes, shelf.changed));
-    }
-    drop(connection);
-
-    let mut tx = app.database.begin_batch(DEADLINE).await.map_err(Refused::from)?;
-    let mut stock: HashMap<ListingId, Vec<_>> = HashMap::new();
-    for one in lock_stock_of(&mut tx, &known).await? {
-        stock.entry(one.listing_id).or_default().push(one);
-    }
-    let mut shelf = Shelf::default();
-    for listing in lock_listings(&mut tx, &known).await? {
-        let stock = stock.remove(&listing.id).unwrap_or_default();
-        shelf.put(Held::with_all_stock(listing, stock)?);
-    }
-    let outcomes = shelf.take(caller, lines, now);
-    if !shelf.facts.is_empty() {
-        journal::write(&mut tx, &shelf.facts, caller, now).await?;
-        database::commit(tx).await.map_err(Refused::from)?;
-    }
-    Ok((outcomes, shelf.changed))
+/// Finds the listings that have one of the lines' external ids.
+async fn find_known(connection: &mut PgConnection, actor: &Actor, lines: &[BatchLine]) -> Result<Vec<ListingId>, CommandError> {
+    let keys: Vec<_> = lines.iter().filter_map(|line| key_of(line, actor)).collect();
+    if keys.is_empty() { Ok(Vec::new()) } else { find_by_external_id(connection, &keys).await }
 }
 
-type Key = (UserId, String);
+/// A seller and an external id.
+type ListingName = (UserId, String);
 
-/// What the line's listing is known by, if it has a name at all. The rest of the line is judged later.
-fn key_of(line: &Line, caller: &Caller) -> Option<Key> {
+/// The seller and the external id of a line's listing. The rest of the line is judged later.
+fn key_of(line: &BatchLine, actor: &Actor) -> Option<ListingName> {
     let seller = match &line.draft.seller_id {
         Some(seller) => UserId(seller.parse().ok()?),
-        None => caller.user,
+        None => actor.user()?,
     };
-    let own = seller == caller.user || caller.is_admin();
     let name = line.draft.external_id.as_ref().filter(|name| is_external_id(name))?;
-    own.then(|| (seller, name.clone()))
+    actor.may_change(seller).then(|| (seller, name.clone()))
 }
 
-/// Listings by their names, and what happened to them so far: a later line of the batch sees what an earlier one did.
+/// The listings of a part by their names, and the changes of them so far: a later line sees what an earlier one did.
 #[derive(Default)]
-struct Shelf {
-    listings: HashMap<Key, Held>,
-    facts: Facts,
+struct Batch {
+    listings: HashMap<ListingName, ListingWithStock>,
+    changes: Changes,
     changed: usize,
 }
 
-impl Shelf {
-    fn put(&mut self, held: Held) {
-        if let Some(name) = held.listing.external_id.clone() {
-            self.listings.insert((held.listing.seller_id, name), held);
+impl Batch {
+    fn put(&mut self, listing: ListingWithStock) {
+        if let Some(name) = listing.listing.external_id.clone() {
+            self.listings.insert((listing.listing.seller_id, name), listing);
         }
     }
 
-    fn take(&mut self, caller: &Caller, lines: &[Line], now: DateTime<Utc>) -> Outcomes {
-        lines.iter().map(|line| self.take_line(caller, line, now).map_err(shortened)).collect()
+    fn apply(&mut self, actor: &Actor, lines: &[BatchLine], now: DateTime<Utc>) -> LineOutcomes {
+        lines.iter().map(|line| self.apply_line(actor, line, now).map_err(shortened)).collect()
     }
 
-    fn take_line(&mut self, caller: &Caller, line: &Line, now: DateTime<Utc>) -> Result<LineDone, CreateRefused> {
-        let known = key_of(line, caller).and_then(|key| self.listings.get(&key));
-        let (held, facts, created) = match known {
-            Some(held) => replace(held, line.clone(), now).map_err(CreateRefused::Invalid)?,
-            None => create(caller, line.clone(), now)?,
+    fn apply_line(&mut self, actor: &Actor, line: &BatchLine, now: DateTime<Utc>) -> Result<LineOutcome, LineError> {
+        let known = key_of(line, actor).and_then(|key| self.listings.get(&key));
+        let (listing, changes, created) = match known {
+            Some(before) => replace(before, line.clone(), now).map_err(LineError::Invalid)?,
+            None => create(actor, line.clone(), now)?,
         };
-        self.changed += usize::from(!created && !facts.is_empty());
-        self.facts.append(facts);
-        let done = LineDone { created, id: held.listing.id, version: held.listing.version };
-        self.put(held);
-        Ok(done)
+        self.changed += usize::from(!created && !changes.is_empty());
+        self.changes.append(changes);
+        let outcome = LineOutcome { created, id: listing.listing.id, version: listing.listing.version };
+        self.put(listing);
+        Ok(outcome)
     }
 }
 
-fn shortened(mut refused: CreateRefused) -> CreateRefused {
-    if let CreateRefused::Invalid(faults) = &mut refused {
+fn shortened(mut error: LineError) -> LineError {
+    if let LineError::Invalid(faults) = &mut error {
         faults.truncate(FAULTS_OF_A_LINE);
         faults.shrink_to_fit();
     }
-    refused
+    error
 }
 
-fn create(caller: &Caller, line: Line, now: DateTime<Utc>) -> Result<(Held, Facts, bool), CreateRefused> {
-    let command = CreateListing::new(line.draft, line.unknown)?;
-    let seller = command.seller(caller)?;
-    let (held, facts) = open(command, ListingId::new(), seller, now, VariantId::new);
-    Ok((held, facts, true))
+fn create(actor: &Actor, line: BatchLine, now: DateTime<Utc>) -> Result<(ListingWithStock, Changes, bool), CreateError> {
+    let command = CreateListing::new(line.draft, line.unknown, None)?;
+    let seller = command.seller(actor)?;
+    let (created, changes) = open(command.content, &command.opening, ListingId::new(), seller, now, VariantId::new);
+    Ok((created, changes, true))
 }
 
-/// What is said only when a listing is made is passed over.
-fn replace(held: &Held, line: Line, now: DateTime<Utc>) -> Result<(Held, Facts, bool), Vec<Fault>> {
+/// Members that count only when a listing is created are ignored.
+fn replace(
+    before: &ListingWithStock,
+    line: BatchLine,
+    now: DateTime<Utc>,
+) -> Result<(ListingWithStock, Changes, bool), Vec<Fault>> {
     let draft = ListingDraft { status: None, stock: None, seller_id: None, ..line.draft };
     let content = Content::judge(draft, refusing_server_owned(line.unknown))?;
-    let (held, facts) = revise(held, content, now, NewIds::random())?;
-    Ok((held, facts, false))
+    let (after, changes) = revise(before, content, now, NewIds::random())?;
+    Ok((after, changes, false))
 }
 
 #[cfg(test)]
@@ -248,22 +311,22 @@ mod tests {
     use service::problem::FAULTS_LIMIT;
 
     use super::*;
-    use crate::listings::tests::{SELLER, a_listing, caller, draft, now};
+    use crate::listings::tests::{SELLER, a_listing, draft, now, user};
 
-    fn take(shelf: &mut Shelf, lines: &[Value]) -> Vec<(u16, u64)> {
-        let lines: Vec<Line> = lines
+    fn run(batch: &mut Batch, lines: &[Value]) -> Vec<(u16, u64)> {
+        let lines: Vec<BatchLine> = lines
             .iter()
             .map(|line| {
                 let (draft, unknown) = draft(line);
-                Line { draft, unknown }
+                BatchLine { draft, unknown }
             })
             .collect();
-        let outcomes = shelf.take(&caller(SELLER, Roles::SELLER), &lines, now());
-        let told = outcomes.into_iter().map(|outcome| match outcome {
+        let applied = batch.apply(&user(SELLER, Roles::SELLER), &lines, now());
+        let outcomes = applied.into_iter().map(|outcome| match outcome {
             Ok(done) => (if done.created { 201 } else { 200 }, done.version),
             Err(refused) => (refused.kind().http_status().as_u16(), 0),
         });
-        told.collect()
+        outcomes.collect()
     }
 
     fn line(name: &str, title: &str) -> Value {
@@ -273,8 +336,8 @@ mod tests {
     #[test]
     fn a_bad_line_fails_alone() {
         let foreign = json!({ "title": "t", "price": { "amount": "1" }, "seller_id": uuid::Uuid::from_u128(8) });
-        let told = take(&mut Shelf::default(), &[line("a", "A"), line("b", ""), foreign, line("c", "C")]);
-        assert_eq!(told, [(201, 1), (422, 0), (403, 0), (201, 1)]);
+        let outcomes = run(&mut Batch::default(), &[line("a", "A"), line("b", ""), foreign, line("c", "C")]);
+        assert_eq!(outcomes, [(201, 1), (422, 0), (403, 0), (201, 1)]);
     }
 
     #[test]
@@ -282,13 +345,13 @@ mod tests {
         // Five faults each: letters that are none in all three, and two are too long.
         let attribute = json!({ "name": "\u{1}".repeat(101), "value": "\u{1}", "unit": "\u{1}".repeat(21) });
         let (draft, unknown) = draft(&json!({ "attributes": vec![attribute; 1_000] }));
-        let (line, seller) = (Line { draft, unknown }, caller(SELLER, Roles::SELLER));
-        let faults = |outcome: Option<Result<LineDone, CreateRefused>>| match outcome {
-            Some(Err(CreateRefused::Invalid(faults))) => faults.len(),
+        let (line, seller) = (BatchLine { draft, unknown }, user(SELLER, Roles::SELLER));
+        let faults = |outcome: Option<Result<LineOutcome, LineError>>| match outcome {
+            Some(Err(LineError::Invalid(faults))) => faults.len(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(faults(Some(Shelf::default().take_line(&seller, &line, now()))), FAULTS_LIMIT + 1);
-        assert_eq!(faults(Shelf::default().take(&seller, &[line], now()).pop()), FAULTS_OF_A_LINE);
+        assert_eq!(faults(Some(Batch::default().apply_line(&seller, &line, now()))), FAULTS_LIMIT + 1);
+        assert_eq!(faults(Batch::default().apply(&seller, &[line], now()).pop()), FAULTS_OF_A_LINE);
     }
 
     #[test]
@@ -296,9 +359,9 @@ mod tests {
         let of = |variants: usize| {
             let (draft, unknown) =
                 draft(&json!({ "title": "t", "price": { "amount": "1" }, "variants": vec![json!({}); variants] }));
-            Line { draft, unknown }
+            BatchLine { draft, unknown }
         };
-        let lengths = |lines: &[Line]| parts(lines).map(<[Line]>::len).collect::<Vec<_>>();
+        let lengths = |lines: &[BatchLine]| parts(lines).map(<[BatchLine]>::len).collect::<Vec<_>>();
         assert_eq!(lengths(&vec![of(1); 1000]), [1000]);
         assert_eq!(lengths(&vec![of(199); 120]), [50, 50, 20]);
         assert_eq!(lengths(&[of(100_000), of(1)]), [2], "the rules refuse it, and it makes no events");
@@ -307,31 +370,31 @@ mod tests {
 
     #[test]
     fn a_later_line_sees_what_an_earlier_one_did() {
-        let mut shelf = Shelf::default();
-        let told = take(&mut shelf, &[line("a", "A"), line("a", "A"), line("a", "B")]);
-        assert_eq!(told, [(201, 1), (200, 1), (200, 2)]);
-        assert_eq!(shelf.changed, 1);
+        let mut batch = Batch::default();
+        let outcomes = run(&mut batch, &[line("a", "A"), line("a", "A"), line("a", "B")]);
+        assert_eq!(outcomes, [(201, 1), (200, 1), (200, 2)]);
+        assert_eq!(batch.changed, 1);
     }
 
     #[test]
     fn a_replacing_line_passes_over_status_and_stock() {
-        let mut shelf = Shelf::default();
-        shelf.put(a_listing(&line("a", "A")));
+        let mut batch = Batch::default();
+        batch.put(a_listing(&line("a", "A")));
         let mut again = line("a", "A");
         again["status"] = json!("draft");
         again["stock"] = json!(99);
-        assert_eq!(take(&mut shelf, &[again]), [(200, 1)]);
-        assert!(shelf.facts.is_empty());
+        assert_eq!(run(&mut batch, &[again]), [(200, 1)]);
+        assert!(batch.changes.is_empty());
     }
 
     #[test]
     fn what_the_server_sets_is_refused_in_either_case() {
-        let mut shelf = Shelf::default();
-        shelf.put(a_listing(&line("a", "A")));
+        let mut batch = Batch::default();
+        batch.put(a_listing(&line("a", "A")));
         for name in ["a", "new"] {
             let mut read = line(name, "A");
             read["version"] = json!(1);
-            assert_eq!(take(&mut shelf, &[read]), [(422, 0)], "{name}");
+            assert_eq!(run(&mut batch, &[read]), [(422, 0)], "{name}");
         }
     }
 }

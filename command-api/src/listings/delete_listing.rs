@@ -1,62 +1,73 @@
-//! Takes a listing away for good: gone from every read, kept in the journal. Its stock ends with it, and its id never
-//! comes back.
+//! Deletes a listing for good: it is gone from every read and stays in the journal. Its stock ends with it, and its id never comes
+//! back.
 
 use std::time::Duration;
 
-use events::{ConsistencyToken, ListingId};
-use service::http::IfMatch;
+use chrono::{DateTime, Utc};
+use events::listing::ListingChange;
+use events::stock::StockChange;
+use events::{Listing, ListingId, Stock};
+use sqlx::PgConnection;
 use tracing::info;
 
-use super::held::Held;
-use super::rows::{lock_listing, lock_stock_of};
-use crate::app::App;
-use crate::caller::Caller;
-use crate::database;
-use crate::journal::{self, Facts};
-use crate::precondition;
-use crate::refusal::Refused;
+use super::with_stock::ListingWithStock;
+use crate::actor::Actor;
+use crate::command::{CommandApp, CommandError, CommandOutcome, Effect, Expected};
+use crate::journal::{self, Changes};
 use crate::transaction;
 
+/// The name under which its duration is measured.
+pub const OPERATION: &str = "delete_listing";
 /// How long a client waits for a deletion.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Lock, decide, write: one transaction.
+#[derive(Debug, Clone)]
+pub struct DeleteListing {
+    pub listing: ListingId,
+    pub expected: Expected,
+}
+
+/// Deletes the listing in a transaction of its own.
 pub async fn delete_listing(
-    app: &App,
-    caller: &Caller,
-    id: ListingId,
-    expected: Option<&IfMatch>,
-) -> Result<ConsistencyToken, Refused> {
-    let deletion = transaction::repeated(|| attempt(app, caller, id, expected));
-    let token = app.metrics.queries.time("delete_listing", deletion).await?;
-    app.wake.ring();
-
-    app.metrics.deleted.inc();
-    info!(listing.id = %id, "Deleted listing {id}");
-    Ok(token)
-}
-
-async fn attempt(app: &App, caller: &Caller, id: ListingId, expected: Option<&IfMatch>) -> Result<ConsistencyToken, Refused> {
-    let now = app.clock.now();
-    precondition::require(expected)?;
-    let mut tx = app.database.begin(DEADLINE).await?;
-
-    let stock = lock_stock_of(&mut tx, &[id]).await?;
-    let listing = lock_listing(&mut tx, id).await?.ok_or(Refused::NotFound)?;
-    caller.must_own(&listing)?;
-    precondition::check(expected, listing.version)?;
-    let facts = decide(Held::with_all_stock(listing, stock)?);
-
-    journal::write(&mut tx, &facts, caller, now).await?;
-    database::commit(tx).await?;
-    Ok(facts.token())
-}
-
-fn decide(held: Held) -> Facts {
-    let mut facts = Facts::default();
-    for stock in held.stock {
-        facts.end_of_stock(stock);
+    app: &CommandApp,
+    actor: &Actor,
+    command: &DeleteListing,
+) -> Result<CommandOutcome<()>, CommandError> {
+    let work = transaction::retried(|| async {
+        let mut tx = transaction::begin(app, DEADLINE).await?;
+        let outcome = delete_listing_in(&mut tx, actor, command, app.clock.now()).await;
+        transaction::end(tx, outcome).await
+    });
+    let outcome = app.metrics.queries.time(OPERATION, work).await?;
+    if outcome.is_written() {
+        app.wake.ring();
+        app.metrics.deleted.inc();
+        info!(listing.id = %command.listing, "Deleted listing {}", command.listing);
     }
-    facts.end_of_listing(held.listing);
-    facts
+    Ok(outcome)
+}
+
+/// Lock, decide, write, in the transaction of the caller.
+pub async fn delete_listing_in(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    command: &DeleteListing,
+    now: DateTime<Utc>,
+) -> Result<CommandOutcome<()>, CommandError> {
+    let before = ListingWithStock::lock(tx, command.listing).await?;
+    actor.must_be_able_to_change(&before.listing)?;
+    command.expected.check(before.listing.version)?;
+    let changes = decide(before);
+
+    journal::write(tx, &changes, actor, now).await?;
+    Ok(CommandOutcome::new((), changes.token(), Effect::Written))
+}
+
+fn decide(before: ListingWithStock) -> Changes {
+    let mut changes = Changes::default();
+    for stock in before.stock {
+        changes.end::<Stock>(StockChange::Removed {}, stock);
+    }
+    changes.end::<Listing>(ListingChange::Deleted {}, before.listing);
+    changes
 }

@@ -1,4 +1,4 @@
-//! A listing as clients send it. Everything may be missing or wrong; [`super::content`] judges it.
+//! A listing as clients send it. Any member may be missing or wrong; [`super::content`] judges it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,7 +8,11 @@ use serde::{Deserialize, Deserializer};
 use service::problem::Fault;
 use utoipa::ToSchema;
 
-use super::rules::{ATTRIBUTES, IMAGES, TAGS, VARIANTS};
+// Limits of the contract, in items. A list is read no further than its limit.
+pub const ATTRIBUTES: usize = 200;
+pub const TAGS: usize = 30;
+pub const IMAGES: usize = 20;
+pub const VARIANTS: usize = 200;
 
 /// A listing, new or in place of an old one. Texts may have no control characters but newline and tab.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
@@ -135,19 +139,19 @@ pub struct VariantDraft {
     pub price: Option<PriceDraft>,
 }
 
-/// A list, read no further than it may be long, and one more, which tells that it is too long. A body can be nothing but empty items, and
-/// each takes many times the room that it has in the body.
+/// Reads a list up to its limit and one item more, which shows that it is too long. A body can consist of empty items, and each
+/// takes many times the memory that it takes in the body.
 fn list<'de, const MOST: usize, T, D>(list: D) -> Result<Option<Vec<T>>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    Ok(Option::<List<T, MOST>>::deserialize(list)?.map(|List(items)| items))
+    Ok(Option::<BoundedList<T, MOST>>::deserialize(list)?.map(|BoundedList(items)| items))
 }
 
-struct List<T, const MOST: usize>(Vec<T>);
+struct BoundedList<T, const MOST: usize>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for BoundedList<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
         list.deserialize_seq(Items::<T, MOST>(PhantomData)).map(Self)
     }
@@ -174,12 +178,12 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Items<T, MOST
     }
 }
 
-/// What the server sets by itself. It is in every listing that was read, so sending it back in a `PUT` is no mistake.
+/// Members that only the server sets. A listing that was read has them, so a `PUT` may send them back.
 const OF_LISTINGS: [&str; 6] = ["id", "version", "available", "created_at", "updated_at", "published_at"];
 const OF_VARIANTS: [&str; 1] = ["available"];
 const OF_IMAGES: [&str; 6] = ["id", "content_type", "width", "height", "position", "primary"];
 
-/// What a listing that was read holds besides what a client may set.
+/// Whether a pointer names a member that only the server sets.
 fn is_server_owned(pointer: &str) -> bool {
     let mut path = pointer.trim_start_matches('/').split('/');
     match (path.next(), path.next(), path.next(), path.next()) {
@@ -190,13 +194,13 @@ fn is_server_owned(pointer: &str) -> bool {
     }
 }
 
-/// Unknown members of a draft, judged where what the server sets may be sent and is passed over (`PUT`).
-pub fn passing_over_server_owned(mut unknown: Vec<Fault>) -> Vec<Fault> {
+/// The faults of unknown members where a client may send what the server sets (`PUT`): those members are ignored.
+pub fn ignoring_server_owned(mut unknown: Vec<Fault>) -> Vec<Fault> {
     unknown.retain(|fault| !is_server_owned(&fault.pointer));
     unknown
 }
 
-/// Unknown members of a draft, judged where what the server sets must not be sent (`POST`, `PATCH`).
+/// The faults of unknown members where a client must not send what the server sets (`POST`, `PATCH`).
 pub fn refusing_server_owned(mut unknown: Vec<Fault>) -> Vec<Fault> {
     for fault in unknown.iter_mut().filter(|fault| is_server_owned(&fault.pointer)) {
         "is set by the server".clone_into(&mut fault.detail);
@@ -215,7 +219,7 @@ mod tests {
     #[test]
     fn a_listing_that_was_read_may_be_put_back() {
         let read = ["/id", "/version", "/available", "/created_at", "/variants/3/available", "/images/0/id", "/images/0/primary"];
-        assert_eq!(passing_over_server_owned(unknown(&read)), []);
+        assert_eq!(ignoring_server_owned(unknown(&read)), []);
     }
 
     #[test]
@@ -229,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_told_everywhere() {
+    fn an_unknown_member_is_always_a_fault() {
         let odd = ["/colour", "/variants/0/colour", "/price/id", "/variants/0/price/available", "/location/version"];
-        assert_eq!(passing_over_server_owned(unknown(&odd)), unknown(&odd));
+        assert_eq!(ignoring_server_owned(unknown(&odd)), unknown(&odd));
     }
 
     #[test]
-    fn a_create_is_told_what_the_server_sets() {
-        let told = refusing_server_owned(unknown(&["/id", "/colour"]));
-        assert_eq!(told, [Fault::new("/id", "is set by the server"), Fault::new("/colour", "is not known here")]);
+    fn a_create_may_not_send_what_the_server_sets() {
+        let faults = refusing_server_owned(unknown(&["/id", "/colour"]));
+        assert_eq!(faults, [Fault::new("/id", "is set by the server"), Fault::new("/colour", "is not known here")]);
     }
 }

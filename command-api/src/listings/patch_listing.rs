@@ -1,28 +1,89 @@
-//! Changes parts of a listing: a JSON merge patch (RFC 7396) on what a `PUT` would say.
+//! Changes parts of a listing: a JSON merge patch (RFC 7396) of what a `PUT` would say.
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use events::{Listing, ListingId};
 use serde_json::{Value, json};
-use service::http::{IfMatch, read_json};
+use service::json as json_document;
 use service::problem::Fault;
+use sqlx::PgConnection;
+use tracing::info;
 
 use super::content::Content;
-use super::draft::{ListingDraft, passing_over_server_owned, refusing_server_owned};
+use super::draft::{ListingDraft, ignoring_server_owned, refusing_server_owned};
 use super::merge_patch::merge;
-use super::replace_listing::{ReplaceRefused, replace_with};
-use crate::app::App;
-use crate::caller::Caller;
-use crate::outcome::Done;
+use super::replace_listing::ReplaceError;
+use super::revise::{NewIds, lock_to_revise, revise};
+use crate::actor::Actor;
+use crate::command::{CommandApp, CommandOutcome, Expected};
+use crate::journal;
+use crate::transaction;
 
-/// A patch that could be right; whether it is depends on the listing that it is for.
+/// The name under which its duration is measured.
+pub const OPERATION: &str = "patch_listing";
+/// How long a client waits for a change of a listing.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone)]
-pub struct Patch(Value);
+pub struct PatchListing {
+    listing: ListingId,
+    expected: Expected,
+    patch: ListingPatch,
+}
 
-impl Patch {
-    /// Judges the patch alone, by what it makes of a listing on which every right patch succeeds.
-    pub fn new(patch: Value) -> Result<Self, ReplaceRefused> {
-        let Value::Object(members) = &patch else {
-            return Err(ReplaceRefused::Invalid(vec![Fault::new("", "must be an object")]));
-        };
+impl PatchListing {
+    /// Judges the patch as far as that is possible without the listing.
+    pub fn new(listing: ListingId, expected: Option<Expected>, patch: Value) -> Result<Self, ReplaceError> {
+        let patch = ListingPatch::new(patch).map_err(ReplaceError::Invalid)?;
+        Ok(Self { listing, expected: Expected::required(expected)?, patch })
+    }
+}
+
+/// Patches the listing in a transaction of its own.
+pub async fn patch_listing(
+    app: &CommandApp,
+    actor: &Actor,
+    command: &PatchListing,
+) -> Result<CommandOutcome<Listing>, ReplaceError> {
+    let work = transaction::retried(|| async {
+        let mut tx = transaction::begin(app, DEADLINE).await?;
+        let outcome = patch_listing_in(&mut tx, actor, command, app.clock.now()).await;
+        transaction::end(tx, outcome).await
+    });
+    let outcome = app.metrics.queries.time(OPERATION, work).await?;
+    if outcome.is_written() {
+        app.wake.ring();
+        app.metrics.updated.inc();
+        info!(listing.id = %command.listing, "Changed listing {}", command.listing);
+    }
+    Ok(outcome)
+}
+
+/// Lock, decide, write, in the transaction of the caller. Without a change there is nothing to write.
+pub async fn patch_listing_in(
+    tx: &mut PgConnection,
+    actor: &Actor,
+    command: &PatchListing,
+    now: DateTime<Utc>,
+) -> Result<CommandOutcome<Listing>, ReplaceError> {
+    let PatchListing { listing, expected, patch } = command;
+    let before = lock_to_revise(tx, actor, *listing, expected, patch.touches_variants()).await?;
+    let content = patch.apply(&before.listing).map_err(ReplaceError::Invalid)?;
+    let (after, changes) = revise(&before, content, now, NewIds::random()).map_err(ReplaceError::Invalid)?;
+
+    journal::write(tx, &changes, actor, now).await?;
+    Ok(changes.outcome(after.listing))
+}
+
+/// A patch without faults of its own. Applied to a listing it may still break a rule.
+#[derive(Debug, Clone)]
+struct ListingPatch(Value);
+
+impl ListingPatch {
+    /// Judges the patch alone: applies it to a listing on which every correct patch succeeds.
+    fn new(patch: Value) -> Result<Self, Vec<Fault>> {
+        let Value::Object(members) = &patch else { return Err(vec![Fault::new("", "must be an object")]) };
         let mut faults = Vec::new();
         for name in ["status", "seller_id"] {
             if members.contains_key(name) {
@@ -35,9 +96,9 @@ impl Patch {
         if members.get("variants").is_some_and(Value::is_null) {
             faults.push(Fault::new("/variants", "must have at least one"));
         }
-        let (draft, unknown) = read(&merge(most_tolerant(), &patch)).map_err(ReplaceRefused::Invalid)?;
+        let (draft, unknown) = read(&merge(most_tolerant(), &patch))?;
         faults.extend(refusing_server_owned(unknown));
-        Content::judge(draft, faults).map_err(ReplaceRefused::Invalid)?;
+        Content::judge(draft, faults)?;
         Ok(Self(patch))
     }
 
@@ -45,18 +106,18 @@ impl Patch {
         self.0.get("variants").is_some()
     }
 
-    /// What the listing is to say.
+    /// The content of the listing after the patch.
     fn apply(&self, listing: &Listing) -> Result<Content, Vec<Fault>> {
         let mut present = json!(listing);
         if let Value::Object(members) = &mut present {
             members.remove("variants");
         }
         let (draft, unknown) = read(&merge(present, &self.0))?;
-        Content::judge(draft, passing_over_server_owned(unknown))
+        Content::judge(draft, ignoring_server_owned(unknown))
     }
 }
 
-/// Takes any place, and any amount that some currency can have.
+/// A draft that any location, and any amount in some currency, can be merged into.
 fn most_tolerant() -> Value {
     json!({
         "title": "t",
@@ -65,20 +126,9 @@ fn most_tolerant() -> Value {
     })
 }
 
-/// Reads a draft, and what is in it that no draft has.
+/// Reads a draft, and the faults of members that no draft has.
 fn read(value: &Value) -> Result<(ListingDraft, Vec<Fault>), Vec<Fault>> {
-    read_json(value.to_string().as_bytes()).map_err(|problem| problem.errors)
-}
-
-pub async fn patch_listing(
-    app: &App,
-    caller: &Caller,
-    id: ListingId,
-    expected: Option<&IfMatch>,
-    patch: &Patch,
-) -> Result<Done<Listing>, ReplaceRefused> {
-    let change = replace_with(app, caller, id, expected, patch.touches_variants(), |listing| patch.apply(listing));
-    app.metrics.queries.time("patch_listing", change).await
+    json_document::read(value.to_string().as_bytes()).map_err(|error| vec![error.into_fault()])
 }
 
 #[cfg(test)]
@@ -87,18 +137,16 @@ mod tests {
     use crate::listings::tests::{a_listing, pointers};
 
     fn faults_of(patch: Value) -> Vec<String> {
-        match Patch::new(patch) {
-            Ok(_) | Err(ReplaceRefused::Refused(_)) => Vec::new(),
-            Err(ReplaceRefused::Invalid(faults)) => pointers(&faults).into_iter().map(str::to_owned).collect(),
-        }
+        let faults = ListingPatch::new(patch).err().unwrap_or_default();
+        pointers(&faults).into_iter().map(str::to_owned).collect()
     }
 
     fn patched(patch: Value) -> Result<Content, Vec<Fault>> {
-        let held = a_listing(&json!({
+        let before = a_listing(&json!({
             "title": "t", "price": { "amount": "12.50", "currency": "EUR" }, "brand": "Acme", "condition": "used", "tags": ["a"],
             "location": { "country": "RS", "city": "Novi Sad" }, "images": [{ "url": "http://a.b/1", "alt": "one" }],
         }));
-        Patch::new(patch).unwrap().apply(&held.listing)
+        ListingPatch::new(patch).unwrap().apply(&before.listing)
     }
 
     #[test]

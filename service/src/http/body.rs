@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::json;
+use crate::json;
 use crate::problem::{Fault, Kind, Problem};
 
 /// The content types that a route accepts. An entry that begins with `+` is a suffix: `+json` accepts `application/ld+json`.

@@ -33,7 +33,8 @@ pub enum Kind {
 pub struct ProblemType {
     /// The problem's `type`: `/problems/` and the slug.
     pub uri: &'static str,
-    pub status: StatusCode,
+    /// The kind that it refines. Every transport treats it as that kind.
+    pub refines: &'static Kind,
     pub title: &'static str,
     /// What a client can do about it.
     pub advice: &'static str,
@@ -80,7 +81,7 @@ impl Kind {
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Custom(problem_type) => problem_type.status,
+            Self::Custom(problem_type) => problem_type.refines.http_status(),
         }
     }
 
@@ -259,7 +260,7 @@ mod tests {
     fn a_program_declares_problem_types_of_its_own() {
         static OUT_OF_PAPER: ProblemType = ProblemType {
             uri: "/problems/out-of-paper",
-            status: StatusCode::CONFLICT,
+            refines: &Kind::Conflict,
             title: "There is no paper left",
             advice: "Wait until somebody fills the tray.",
         };

@@ -12,8 +12,6 @@ use crate::stock_up;
 use crate::table::Line;
 use crate::{QUIET, ROUNDS};
 
-/// What command-api sends: state, journal and outbox in one statement.
-const STATEMENT: &str = include_str!("../../../command-api/src/journal/write_facts.sql");
 const CLIENTS: usize = 64;
 const TIME: Duration = Duration::from_secs(6);
 
@@ -26,9 +24,9 @@ pub async fn measure() -> anyhow::Result<Line> {
         .start()
         .await?;
     let token = market.keys.token(acceptance::user("bench"), &["seller"])?;
-    stock_up::with(&market, 1).await?;
+    let sent = statement_of(&market, stock_up::with(&market, 1)).await?;
     let script = std::env::temp_dir().join(format!("listings-create-{}.sql", std::process::id()));
-    std::fs::write(&script, statement(&market).await?)?;
+    std::fs::write(&script, script_of(&market, sent).await?)?;
 
     let address = market.command_api()?.address()?;
     let request =
@@ -50,8 +48,32 @@ pub async fn measure() -> anyhow::Result<Line> {
 /// An event of the journal: aggregate, type, headers, body.
 type Row = (String, String, Json<serde_json::Value>, Vec<u8>);
 
-/// The statement with the values of a listing that was really created, but ids of its own at each run.
-async fn statement(market: &Marketplace) -> anyhow::Result<String> {
+/// The text of the statement with which command-api writes a listing, as Postgres receives it: a trigger stores the statement that
+/// fires it.
+async fn statement_of(
+    market: &Marketplace,
+    creation: impl Future<Output = anyhow::Result<Vec<String>>>,
+) -> anyhow::Result<String> {
+    let pool = &market.postgres.pool;
+    sqlx::raw_sql(
+        "create table public.sent (statement text not null);
+         create function public.note_statement() returns trigger language plpgsql security definer as
+           $$ begin insert into public.sent values (current_query()); return null; end $$;
+         create trigger note_statement after insert on command.outbox for each statement execute function public.note_statement()",
+    )
+    .execute(pool)
+    .await?;
+    creation.await?;
+    let sent: Vec<String> = sqlx::query_scalar("select statement from public.sent").fetch_all(pool).await?;
+    sqlx::raw_sql("drop trigger note_statement on command.outbox; drop function public.note_statement; drop table public.sent")
+        .execute(pool)
+        .await?;
+    let [statement] = &sent[..] else { anyhow::bail!("one listing was written with {} statements", sent.len()) };
+    Ok(statement.clone())
+}
+
+/// The statement with the values of the listing that was created, but ids of its own at each run.
+async fn script_of(market: &Marketplace, mut statement: String) -> anyhow::Result<String> {
     let pool = &market.postgres.pool;
     let (seller, state): (Uuid, Json<serde_json::Value>) =
         sqlx::query_as("select seller_id, state from command.listings limit 1").fetch_one(pool).await?;
@@ -93,7 +115,6 @@ async fn statement(market: &Marketplace) -> anyhow::Result<String> {
         both(&|(_, _, headers, _)| json(&headers.0)),
         both(&|(.., body)| bytes(body)),
     ];
-    let mut statement = STATEMENT.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join("\n");
     // From the last one: $1 is also the beginning of $10.
     for (index, value) in values.iter().enumerate().rev() {
         let parameter = format!("${}::", index + 1);

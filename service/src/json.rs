@@ -1,4 +1,4 @@
-//! Parses JSON bodies, and reports what is wrong and where.
+//! Parses JSON documents, and reports what is wrong and where. It knows no transport: a use case parses documents with it too.
 
 mod strict;
 
@@ -9,21 +9,49 @@ use serde_json::error::Category;
 
 use crate::problem::{FAULTS_LIMIT, Fault, Problem};
 
+/// Why a document cannot be parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonError {
+    /// It is not JSON, not UTF-8, or nested too deeply.
+    Malformed(String),
+    /// It is JSON, but a value has the wrong type.
+    Invalid(Fault),
+}
+
+impl JsonError {
+    /// The same as faults of the document, for a document that this program wrote itself.
+    #[must_use]
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Self::Malformed(detail) => Fault::new("", detail),
+            Self::Invalid(fault) => fault,
+        }
+    }
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Malformed(detail) => Self::malformed(detail),
+            JsonError::Invalid(fault) => Self::invalid(vec![fault]),
+        }
+    }
+}
+
 /// The deepest nesting of a body. It is checked before parsing, so that the answer does not depend on where it happens.
 const DEPTH_LIMIT: usize = 100;
 
 /// The longest detail of one fault, in bytes.
 const DETAIL_LIMIT: usize = 300;
 
-/// Parses one JSON document. A body that is not JSON, not UTF-8, or nested too deeply is `malformed`; a wrong type is `invalid`, with its
-/// pointer. Unknown members are returned beside the value, so that they can be reported together with the rules that the value breaks;
-/// a `T` with `deny_unknown_fields` would report only the first.
-pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), Problem> {
+/// Parses one JSON document. Unknown members are returned beside the value, so that they can be reported together with the rules that the
+/// value breaks; a `T` with `deny_unknown_fields` would report only the first.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), JsonError> {
     // serde_json does not check the encoding of strings that it skips.
-    let text = std::str::from_utf8(bytes).map_err(|error| Problem::malformed(format!("The body is not UTF-8: {error}")))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonError::Malformed(format!("The body is not UTF-8: {error}")))?;
 
     if is_too_deep(text) {
-        return Err(Problem::malformed(format!("The body is nested more than {DEPTH_LIMIT} levels deep")));
+        return Err(JsonError::Malformed(format!("The body is nested more than {DEPTH_LIMIT} levels deep")));
     }
 
     let mut unknown = Vec::new();
@@ -41,19 +69,19 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Fault>), Proble
     Ok((value, unknown))
 }
 
-fn refuse(text: &str, error: &serde_json::Error, path: &serde_path_to_error::Path) -> Problem {
+fn refuse(text: &str, error: &serde_json::Error, path: &serde_path_to_error::Path) -> JsonError {
     match error.classify() {
         // A wrong type ends the parsing. If the rest is not JSON, that is reported instead.
         Category::Data => match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Problem::invalid(vec![fault(error, path)]),
+            Ok(_) => JsonError::Invalid(fault(error, path)),
             Err(error) => not_json(&error),
         },
         Category::Syntax | Category::Eof | Category::Io => not_json(error),
     }
 }
 
-fn not_json(error: &serde_json::Error) -> Problem {
-    Problem::malformed(format!("The body is not JSON: {error}"))
+fn not_json(error: &serde_json::Error) -> JsonError {
+    JsonError::Malformed(format!("The body is not JSON: {error}"))
 }
 
 /// Counts brackets outside of strings.
@@ -199,8 +227,10 @@ mod tests {
         "steps":["stay",{"move":{"by":-1}},{"say":"hi \u00e9"}],"pair":[1,2.5],"any":{"x":[null,true]},"raw":{"k": 1},"flag":null}"#;
 
     fn pointer_of(text: &str) -> String {
-        let problem = read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err();
-        problem.errors.first().map_or_else(|| problem.detail.to_string(), |fault| fault.pointer.clone())
+        match read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err() {
+            JsonError::Malformed(detail) => detail,
+            JsonError::Invalid(fault) => fault.pointer,
+        }
     }
 
     #[test]
@@ -231,8 +261,8 @@ mod tests {
     fn what_is_told_is_not_as_long_as_what_was_sent() {
         let long = "é".repeat(10_000);
         let text = GOOD.replace("\"stay\"", &format!("\"{long}\""));
-        let problem = read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err();
-        assert!(problem.errors[0].detail.len() < 2 * DETAIL_LIMIT, "{problem:?}");
+        let fault = read::<Everything>(text.as_bytes()).map(|_| ()).unwrap_err().into_fault();
+        assert!(fault.detail.len() < 2 * DETAIL_LIMIT, "{fault:?}");
         let many = (0..20_000).map(|number| format!("\"u{number}\":1,")).collect::<Vec<_>>().concat();
         let (_, unknown) = read::<Price>(format!("{{{many}\"amount\":\"1\"}}").as_bytes()).unwrap();
         let problem = Problem::invalid(unknown);

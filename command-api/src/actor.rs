@@ -28,13 +28,21 @@ impl Actor {
         }
     }
 
-    /// Whether the actor may change what belongs to this seller: its own things; an admin and the system may change everything.
+    /// Refuses a user without a role that may write listings and stock. A transport calls this before it reads a body; the
+    /// commands check it again, so that the rule does not depend on the transport.
+    pub fn must_be_seller(&self) -> Result<(), CommandError> {
+        if self.user().is_none() || self.roles.has_any(SELLERS) { Ok(()) } else { Err(CommandError::RoleMissing(SELLERS)) }
+    }
+
+    /// Whether the actor may change what belongs to this seller: sellers their own things; admins and the system everything.
     pub fn may_change(&self, seller: UserId) -> bool {
-        self.user().is_none_or(|user| user == seller || self.roles.has_any(Roles::ADMIN))
+        let owns = || self.user() == Some(seller) && self.must_be_seller().is_ok();
+        self.user().is_none() || self.roles.has_any(Roles::ADMIN) || owns()
     }
 
     /// Refuses an actor who may not change the listing. The refusal shows that the listing exists only if it is shown to everyone.
     pub fn must_be_able_to_change(&self, listing: &Listing) -> Result<(), CommandError> {
+        self.must_be_seller()?;
         if self.may_change(listing.seller_id) {
             return Ok(());
         }
@@ -59,11 +67,20 @@ mod tests {
             (user(SELLER, Roles::SELLER), true),
             (user(other, Roles::SELLER), false),
             (user(other, Roles::SERVICE), false),
+            (user(SELLER, Roles::USER), false),
             (user(other, Roles::ADMIN), true),
             (system, true),
         ] {
             assert_eq!(actor.may_change(SELLER), may, "{actor:?}");
         }
+    }
+
+    #[test]
+    fn an_owner_without_the_role_is_refused_for_the_role() {
+        let listing = a_listing(&json!({ "title": "t", "price": { "amount": "1" } })).listing;
+        let refused = user(SELLER, Roles::USER).must_be_able_to_change(&listing).unwrap_err();
+        assert!(matches!(refused, CommandError::RoleMissing(_)));
+        assert_eq!(refused.to_string(), "This needs one of the roles seller, admin");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What all commands share: the parts of the program that they use, the versions that they expect, their outcome, and the errors
 //! that any of them can have.
 
-use events::ConsistencyToken;
+use events::{ConsistencyToken, Roles};
 use events::subject::EVENT_MAX;
 use service::clock::Clock;
 use service::problem::{Kind, Refusal};
@@ -77,6 +77,8 @@ impl<T> CommandOutcome<T> {
 pub enum CommandError {
     #[error("There is no such thing, or it is not for you to see")]
     NotFound,
+    #[error("This needs one of the roles {0}")]
+    RoleMissing(Roles),
     #[error("This belongs to somebody else")]
     NotYours,
     #[error("If-Match is required here: the ETag of the listing as you read it, or *")]
@@ -117,7 +119,7 @@ impl Refusal for CommandError {
     fn kind(&self) -> Kind {
         match self {
             Self::NotFound => Kind::NotFound,
-            Self::NotYours => Kind::Forbidden,
+            Self::RoleMissing(_) | Self::NotYours => Kind::Forbidden,
             Self::PreconditionMissing => Kind::PreconditionRequired,
             Self::VersionMismatch { .. } => Kind::VersionMismatch,
             Self::TooLarge => Kind::TooLarge,

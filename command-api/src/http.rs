@@ -96,7 +96,7 @@ mod tests {
     }
 
     /// Where requests enter, and the programs around the commands.
-    const TRANSPORTS: [&str; 6] = ["http", "http.rs", "main.rs", "serve.rs", "cli.rs", "import"];
+    const TRANSPORTS: [&str; 8] = ["http", "http.rs", "grpc", "grpc.rs", "main.rs", "serve.rs", "cli.rs", "import"];
     const OF_A_TRANSPORT: [&str; 8] = ["axum", "http::", "reqwest", "tonic", "Problem", "IfMatch", "ETag", "StatusCode"];
 
     fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {

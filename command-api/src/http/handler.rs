@@ -12,7 +12,7 @@ use service::problem::Problem;
 use service::telemetry::current_traceparent;
 
 use super::Served;
-use crate::actor::{Actor, SELLERS};
+use crate::actor::Actor;
 use crate::command::{CommandOutcome, Effect, Expected};
 use crate::idempotency::IdempotencyScope;
 
@@ -33,21 +33,18 @@ impl FromRequestParts<Served> for Seller {
 
     async fn from_request_parts(parts: &mut Parts, state: &Served) -> Result<Self, Problem> {
         let bearer = TokenBearer::from_request_parts(parts, state).await?;
-        let roles = Roles::known(bearer.roles());
-        if !roles.has_any(SELLERS) {
-            return Err(Problem::forbidden(format!("This needs one of the roles {SELLERS}")));
-        }
-        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
-            return Err(Problem::malformed("Commands take no query parameters"));
-        }
-        let Ok(request) = RequestId::from_request_parts(parts, state).await;
         let user = UserId(bearer.id);
+        let Ok(request) = RequestId::from_request_parts(parts, state).await;
         let actor = Actor {
             who: CausedBy::User(user),
-            roles,
+            roles: Roles::known(bearer.roles()),
             correlation_id: Some(request.as_str().to_owned()),
             trace_parent: current_traceparent(),
         };
+        actor.must_be_seller()?;
+        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(Problem::malformed("Commands take no query parameters"));
+        }
         Ok(Self { user, actor })
     }
 }

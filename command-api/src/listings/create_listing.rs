@@ -73,6 +73,7 @@ impl CreateListing {
 
     /// The seller of the new listing: the one that the command names, else the user who creates it.
     pub fn seller(&self, actor: &Actor) -> Result<UserId, CreateError> {
+        actor.must_be_seller()?;
         match self.opening.seller.or(actor.user()) {
             Some(seller) if actor.may_change(seller) => Ok(seller),
             Some(_) => Err(CreateError::ForAnother),

@@ -29,11 +29,11 @@ service::secret!(pub NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"],
 #[command(version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub role: Role,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Role {
+pub enum CliCommand {
     /// Answer commands and publish their events
     Serve(Serve),
     /// Bring the database to the present schema, or say where it is

@@ -130,13 +130,13 @@ impl Refusal for CommandError {
     }
 }
 
-/// An error after which the command may succeed if it starts again.
-pub trait Retryable {
+/// An error that may be a race lost to another command; then the command may succeed if it starts again.
+pub trait LostRace {
     /// Whether another command was faster.
     fn is_lost_race(&self) -> bool;
 }
 
-impl Retryable for CommandError {
+impl LostRace for CommandError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Database(DatabaseError::LostRace(_)) | Self::VariantsChanged)
     }

@@ -339,6 +339,7 @@ impl<P: Projection> Applier<P> {
                 projection.name = P::NAME,
                 generation = generation.number,
                 event.id = id,
+                event.sequence = event.sequence,
                 event.subject = event.subject(),
                 class = reason.class.as_str(),
                 attempts = reason.attempts,
@@ -353,6 +354,7 @@ impl<P: Projection> Applier<P> {
             projection.name = P::NAME,
             generation = generation.number,
             event.id = id,
+            event.sequence = event.sequence,
             error,
             "Skipped event {id}; {} is dirty: {error}",
             generation.name()

@@ -99,7 +99,7 @@ impl Generation {
 }
 
 /// Reads all generations that are fed: those that are not retired.
-pub async fn fed(db: &PgPool) -> anyhow::Result<Vec<Generation>> {
+pub async fn not_retired(db: &PgPool) -> anyhow::Result<Vec<Generation>> {
     let statement = sqlx::query!(
         "select projection, generation, state from projection.generations where state <> 'retired' order by projection, generation"
     );

@@ -40,8 +40,9 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     }
 
     let clients = StoreClients::open(stores, connections::database(&stores.database)?)?;
-    let generations =
-        generations::fed(&clients.db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
+    let generations = generations::not_retired(&clients.db)
+        .await
+        .context("the generations cannot be read (`command-api migrate` makes them)")?;
     for projection in ALL {
         let own = generations.iter().filter(|generation| generation.projection == projection.name);
         let own: Vec<Generation> = own.cloned().collect();

@@ -107,14 +107,14 @@ async fn feed_all(
         if let Some((name, _)) = feeds.running.iter().find(|(_, feed)| feed.task.is_finished()) {
             anyhow::bail!("the feed of {name} ended on its own");
         }
-        let Some(fed) = stop.run_until_cancelled(generations::fed(&feeds.dependencies.stores.db)).await else { break };
+        let Some(fed) = stop.run_until_cancelled(generations::not_retired(&feeds.dependencies.stores.db)).await else { break };
         match fed {
             Ok(generations) => {
                 if std::mem::take(&mut database_away) {
                     info!("The generations can be read again");
                 }
                 publish_if_changed(&serving, generations::serving(&generations));
-                feeds.follow(&generations).await?;
+                feeds.sync_feeds(&generations).await?;
                 if let Some(started) = started.take_if(|_| !generations.is_empty()) {
                     started();
                 }
@@ -186,10 +186,10 @@ struct Feed {
 
 impl Feeds {
     /// Starts the feeds of new generations, ends those of retired ones, and notes which generation serves.
-    async fn follow(&mut self, generations: &[Generation]) -> anyhow::Result<()> {
+    async fn sync_feeds(&mut self, generations: &[Generation]) -> anyhow::Result<()> {
         for generation in generations {
             match self.running.get(generation.name()) {
-                Some(feed) => feed.generation.set_role(generation.state),
+                Some(feed) => feed.generation.set_generation_state(generation.state),
                 None => self.start(generation),
             }
         }

@@ -59,7 +59,7 @@ pub struct RunningGeneration {
 
 #[derive(Debug)]
 struct ShownState {
-    role: GenerationState,
+    generation_state: GenerationState,
     state: FeedState,
     /// Why events of a newer program keep the generation from being complete, as long as there are any.
     newer: Option<(String, DateTime<Utc>)>,
@@ -85,7 +85,7 @@ impl RunningGeneration {
     pub fn new(generation: Generation, metrics: GenerationMetrics) -> Self {
         let state = FeedState::Waiting { why: "starting".to_owned() };
         Self {
-            shown: Mutex::new(ShownState { role: generation.state, state, newer: None, lag: None }),
+            shown: Mutex::new(ShownState { generation_state: generation.state, state, newer: None, lag: None }),
             generation,
             metrics,
             applied: AtomicU64::new(0),
@@ -100,7 +100,7 @@ impl RunningGeneration {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The generation as it was when its feed began; only [`Self::role`] changes later.
+    /// The generation as it was when its feed began; only [`Self::generation_state`] changes later.
     pub fn generation(&self) -> &Generation {
         &self.generation
     }
@@ -109,16 +109,16 @@ impl RunningGeneration {
         self.generation.name()
     }
 
-    pub fn role(&self) -> GenerationState {
-        self.shown().role
+    pub fn generation_state(&self) -> GenerationState {
+        self.shown().generation_state
     }
 
-    pub fn set_role(&self, role: GenerationState) {
-        self.shown().role = role;
+    pub fn set_generation_state(&self, state: GenerationState) {
+        self.shown().generation_state = state;
     }
 
     pub fn is_serving(&self) -> bool {
-        self.role() == GenerationState::Serving
+        self.generation_state() == GenerationState::Serving
     }
 
     /// What is shown. A generation that waits for a newer program holds, although it applies other events meanwhile.
@@ -194,8 +194,8 @@ impl RunningGeneration {
         GenerationReport {
             projection: self.generation.projection.clone(),
             generation: self.generation.number,
-            serving: shown.role == GenerationState::Serving,
-            role: shown.role.as_str().to_owned(),
+            serving: shown.generation_state == GenerationState::Serving,
+            role: shown.generation_state.as_str().to_owned(),
             durable: self.name().to_owned(),
             state: shown.state(),
             lag: shown.lag,

@@ -20,11 +20,11 @@ service::secret!(pub OpenSearchUrl: "OPENSEARCH_URL", "opensearch-url", ["http",
 #[command(name = "projector", version, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub role: Role,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Role {
+pub enum CliCommand {
     /// Feed every projection from the stream, until stopped
     Run(RunSettings),
     /// Create or update streams, consumers, index template, index and alias, and check that every setting stuck

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tracing::info;
 
 use crate::actor::Actor;
-use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, LostRace};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal::{self, Changes};
 use crate::tables::listings::lock_listing;
@@ -63,7 +63,7 @@ impl Refusal for ChangeStatusError {
     }
 }
 
-impl Retryable for ChangeStatusError {
+impl LostRace for ChangeStatusError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Command(error) if error.is_lost_race())
     }

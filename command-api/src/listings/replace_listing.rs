@@ -12,7 +12,7 @@ use super::content::Content;
 use super::draft::{ListingDraft, ignoring_server_owned};
 use super::revise::{NewIds, lock_to_revise, revise};
 use crate::actor::Actor;
-use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, LostRace};
 use crate::journal;
 use crate::transaction;
 
@@ -53,7 +53,7 @@ impl Refusal for ReplaceError {
     }
 }
 
-impl Retryable for ReplaceError {
+impl LostRace for ReplaceError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Command(error) if error.is_lost_race())
     }

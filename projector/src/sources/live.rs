@@ -213,7 +213,7 @@ impl<P: Projection> LiveSource<P> {
                 Wakeup::Stop => return Ok(SessionState::Draining(session)),
                 Wakeup::Finished(batch) => {
                     let judgement = self.applier.judge(batch.context("the write of a batch ended without a result")?).await?;
-                    let hold = self.follow(&mut session, judgement).await?;
+                    let hold = self.carry_out(&mut session, judgement).await?;
                     if let Some(why) = hold.or_else(|| self.too_many_retries(&session)) {
                         return Ok(SessionState::Holding { session, why });
                     }
@@ -275,9 +275,9 @@ impl<P: Projection> LiveSource<P> {
             match self.applier.probe(&mut round, event).await? {
                 ProbeResult::Refused => self.keep_in_progress(session).await?,
                 ProbeResult::Undecided(judgement) => {
-                    self.follow(session, judgement).await?;
+                    self.carry_out(session, judgement).await?;
                 }
-                ProbeResult::Answered(judgement) => return self.follow(session, judgement).await,
+                ProbeResult::Answered(judgement) => return self.carry_out(session, judgement).await,
             }
         }
         Ok(round.into_reason())
@@ -307,7 +307,7 @@ impl<P: Projection> LiveSource<P> {
             session.unacknowledged.receive(message);
         }
         let judgement = self.applier.drain().await?;
-        self.follow(&mut session, judgement).await?;
+        self.carry_out(&mut session, judgement).await?;
         let given_back = session.unacknowledged.nak_all().await?.len();
         let (name, generation) = (self.running.name(), self.running.generation().number);
         info!(projection.name = P::NAME, generation, given_back, "{name} stopped and gave {given_back} events back");
@@ -329,7 +329,7 @@ impl<P: Projection> LiveSource<P> {
     }
 
     /// Does what a judgement asks for, and returns the reason to hold, if there is one.
-    async fn follow(&mut self, session: &mut Session, judgement: Judgement) -> anyhow::Result<Option<String>> {
+    async fn carry_out(&mut self, session: &mut Session, judgement: Judgement) -> anyhow::Result<Option<String>> {
         for sequence in judgement.settled {
             session.unacknowledged.ack(sequence).await?;
             self.newer.remove(&sequence);

@@ -64,7 +64,7 @@ pub struct Serve {
     #[command(flatten)]
     pub nats: OptionalSecret<NatsUrl>,
 
-    /// Whether this process publishes what was committed
+    /// Run the relay in this process
     #[arg(long, env = "RELAY", default_value = "on")]
     pub relay: Switch,
 
@@ -117,11 +117,11 @@ pub struct Signing {
     #[arg(long, env = "JWT_PRIVATE_KEY_FILE")]
     pub jwt_private_key_file: Option<PathBuf>,
 
-    /// Who issues tokens; checked only if set
+    /// Required issuer (`iss`) of tokens; checked only if set
     #[arg(long, env = "JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
 
-    /// Whom tokens are for; checked only if set
+    /// Required audience (`aud`) of tokens; checked only if set
     #[arg(long, env = "JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
 }
@@ -225,7 +225,7 @@ impl Import {
 
 #[derive(Debug, Args)]
 pub struct Token {
-    /// Whose token it is to be
+    /// User id in the token (`sub`)
     #[arg(long)]
     pub user: Uuid,
 

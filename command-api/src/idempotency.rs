@@ -109,7 +109,7 @@ pub async fn first_answer<T: IdempotentAnswer>(
         .fetch_one(&mut *connection)
         .await?;
     // A statement of its own: only a snapshot taken after the lock surely contains what its former holder committed. It runs without
-    // the lock too: a first answer is final, and whoever holds the lock may only be repeating it.
+    // the lock too: a first answer is final, and another holder of the lock may itself be a repeat of this request.
     let stored = sqlx::query!(
         r#"
         with expired as (

@@ -24,7 +24,7 @@ pub trait Projection: Sized + Send + Sync + 'static {
     /// What is written for one event.
     type Write: Send + Sync;
 
-    /// Opens one generation. Connects to nothing: a store that is away is met by the first write.
+    /// Opens one generation. Connects to nothing. If the store is down, the first write fails.
     fn open(stores: &StoreClients, generation: &Generation) -> Self;
 
     /// Makes what its store must have before the first event of these generations: an index, a partition. Returns one line for

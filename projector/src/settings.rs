@@ -1,4 +1,4 @@
-//! What the program is told, by its environment or on its command line.
+//! Command-line arguments and environment variables.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Any number of projectors share the work; each may die, or sleep, with its hands full.
+//! Any number of projectors share the work; each may be killed or stopped while it holds unacknowledged events.
 
 use acceptance::marketplace::Builder;
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until};

@@ -74,7 +74,7 @@ impl Projection for ListingPages {
             .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("Redis does not answer")))?;
         let results = classify_results(results);
         if results.is_err() {
-            // The server may be a replica by now, and another one have its name.
+            // After a failover the name may point to another server: reconnect.
             self.redis.give_up();
         }
         results

@@ -70,7 +70,7 @@ const NEWER_POLL: Duration = Duration::from_secs(1);
 /// The delay before the first probe; it doubles with each further one up to [`SLOWEST_PROBE`].
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 const SLOWEST_PROBE: Duration = Duration::from_secs(4);
-/// Everything was given back, so that there is an event at once, unless other processes have them all.
+/// Timeout of a pull while probing. A pull returns at once, because everything was given back (unless other processes hold the events).
 const PROBE_PULL: Duration = Duration::from_secs(1);
 /// How many events the first round of probing tries while none is taken; it doubles with each further round up to
 /// [`MOST_PROBED`]. The broker hands out what was given back before anything new, and the same events first.

@@ -30,7 +30,7 @@ const FETCH_WITHIN: Duration = Duration::from_secs(2);
 pub enum JwksSource {
     File(PathBuf),
     Url(String),
-    /// Our own, see [`Signer::jwks`](super::Signer::jwks).
+    /// The public key of this program's own signer, see [`Signer::jwks`](super::Signer::jwks).
     Known(Value),
 }
 

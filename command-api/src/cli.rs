@@ -1,4 +1,4 @@
-//! What the program is told: its roles, and the settings of each. Every variable stands in `--help`.
+//! Command-line arguments and environment variables of each subcommand. Every variable is listed in `--help`.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use events::subject::EVENT_MAX;
 use service::clock::Clock;
 use service::problem::{Kind, Refusal};
 
-use crate::database::{CommandDatabase, DatabaseError};
+use crate::database::{CONCURRENT_CHANGES, CommandDatabase, DatabaseError};
 use crate::metrics::CommandMetrics;
 use crate::outbox::Wake;
 
@@ -75,15 +75,15 @@ impl<T> CommandOutcome<T> {
 /// Why a command was not done, whichever command it is. Commands add errors of their own.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    #[error("There is no such thing, or it is not for you to see")]
+    #[error("Not found, or you may not see it")]
     NotFound,
-    #[error("This belongs to somebody else")]
+    #[error("You are not the seller of this listing")]
     NotYours,
     #[error("If-Match is required here: the ETag of the listing as you read it, or *")]
     PreconditionMissing,
     #[error("It is at version {current} now")]
     VersionMismatch { current: u64 },
-    #[error("With this it would be larger than an event may be ({EVENT_MAX} bytes)")]
+    #[error("The listing would exceed the limit of {EVENT_MAX} bytes")]
     TooLarge,
     /// A name that must be unique is taken. The text says which.
     #[error("{0}")]
@@ -93,7 +93,7 @@ pub enum CommandError {
     #[error("This Idempotency-Key was used with another body")]
     KeyMismatch,
     /// The variants of a listing changed between the lock of its stock and its own lock. The command starts again.
-    #[error("Too many were changing this at the same time")]
+    #[error("{CONCURRENT_CHANGES}")]
     VariantsChanged,
     #[error(transparent)]
     Database(#[from] DatabaseError),

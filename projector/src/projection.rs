@@ -63,7 +63,7 @@ pub struct WriteLimits {
     pub bytes: usize,
     /// Requests at the same time.
     pub in_flight: usize,
-    /// Timeout of one request, after which its store counts as away.
+    /// Timeout of one request, after which its store counts as unavailable.
     pub timeout: Duration,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for EventFailure {
     }
 }
 
-/// A request failed as a whole: the store is away or refuses everything, and no event is at fault.
+/// A request failed as a whole: the store does not answer or refuses everything, and no event is at fault.
 #[derive(Debug)]
 pub struct SystemicFailure(pub anyhow::Error);
 

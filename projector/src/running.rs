@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum FeedState {
-    /// It is not attached to its durable consumer: the program just started, the consumer is missing, or the broker is away.
+    /// It is not attached to its durable consumer: the program just started, the consumer is missing, or the broker does not answer.
     Waiting {
         why: String,
     },
@@ -260,9 +260,9 @@ mod tests {
         assert!(!running.set_state(FeedState::Consuming), "it consumes the others all the time");
 
         // A reason of the feed itself comes first.
-        let away = FeedState::Waiting { why: "the broker is away".to_owned() };
-        running.set_state(away.clone());
-        assert_eq!(running.state(), away);
+        let waiting = FeedState::Waiting { why: "the broker does not answer".to_owned() };
+        running.set_state(waiting.clone());
+        assert_eq!(running.state(), waiting);
         running.set_state(FeedState::Consuming);
         running.set_newer(None, later);
         assert_eq!(running.state(), FeedState::Consuming);

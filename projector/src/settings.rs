@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum CliCommand {
     /// Feed every projection from the stream, until stopped
     Run(RunSettings),
-    /// Create or update streams, consumers, index template, index and alias, and check that every setting stuck
+    /// Create or update streams, consumers, index template, index and alias, and check that every setting took effect
     Provision(ProvisionSettings),
     /// Show how far each projection is: lag, rate, held or not and why, dead letters
     Status(StatusSettings),

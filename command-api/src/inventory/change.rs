@@ -27,7 +27,7 @@ pub static INSUFFICIENT_STOCK: ProblemType = ProblemType {
 /// Why a stock was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StockError {
-    #[error("The request breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
     #[error("{available} pieces are available")]
     Insufficient { available: i64 },

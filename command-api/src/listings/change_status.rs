@@ -48,7 +48,7 @@ pub struct ChangeStatus {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeStatusError {
-    #[error("A listing that is {from} does not take {}", verb.as_str())]
+    #[error("Cannot {} a listing with status {from}", verb.as_str())]
     NotFrom { from: Status, verb: StatusVerb },
     #[error(transparent)]
     Command(#[from] CommandError),

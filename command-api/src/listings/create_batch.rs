@@ -57,9 +57,9 @@ pub struct LineOutcome {
 /// Why a line was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    #[error("The listing breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
-    #[error("The lines before took all the time; nothing of this one was done, send it again")]
+    #[error("Deadline reached before this line; it was not processed, send it again")]
     LeftOut,
     /// The transaction of this line and others failed as a whole.
     #[error("{why}")]

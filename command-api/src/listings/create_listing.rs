@@ -33,7 +33,7 @@ pub struct CreateListing {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("The listing breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
     #[error("Only an admin may make listings for others")]
     ForAnother,

@@ -31,7 +31,7 @@ pub struct ReplaceListing {
 /// Why a listing was not replaced or patched.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
-    #[error("The listing breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
     #[error(transparent)]
     Command(#[from] CommandError),

@@ -80,7 +80,7 @@ impl Claimer {
         self.floors.extend(reached);
         for row in unpublishable {
             if self.logged.insert(row.id) {
-                warn!(aggregate.id = %row.id, outbox.seq = row.seq, "Left an event in the outbox: no subject can name {:?} {}", row.kind, row.id);
+                warn!(aggregate.id = %row.id, outbox.seq = row.seq, "Event cannot be published: kind {:?} is not valid in a NATS subject", row.kind);
             }
         }
         Ok(events)

@@ -57,7 +57,7 @@ impl BatchPace {
         self.writes = next.min(self.limits.events);
     }
 
-    /// The store was away, or lost a batch of this many writes.
+    /// The store did not answer, or lost a batch of this many writes.
     pub fn lost(&mut self, writes: usize) {
         *self = Self { in_flight: 1, writes: 1, lost: writes, ..*self };
     }

@@ -1,4 +1,4 @@
-//! `listing_catalog` lists a seller's own listings, drafts too, and is searched while OpenSearch is away: `projection.listings`.
+//! `listing_catalog` lists a seller's own listings, drafts too, and is searched while OpenSearch is unavailable: `projection.listings`.
 
 use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId};
 use sqlx::PgPool;

@@ -27,7 +27,7 @@ const NO_PARTITION: &str = "23514";
 pub async fn provision_partitions(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::with_capacity(generations.len());
     for generation in generations {
-        let done = if generations::create_partition(&stores.db, generation).await? { "created" } else { "is as it should be" };
+        let done = if generations::create_partition(&stores.db, generation).await? { "created" } else { "unchanged" };
         lines.push(format!("partition of {}: {done}", generation.name()));
     }
     Ok(lines)
@@ -149,9 +149,9 @@ mod tests {
         }
     }
 
-    struct Away;
+    struct Unreachable;
 
-    impl VersionedTable for Away {
+    impl VersionedTable for Unreachable {
         type Row = u128;
 
         fn id(row: &u128) -> Uuid {
@@ -178,6 +178,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_away_is_no_rows_fault() {
-        assert!(upsert_all(&Away, &[1, 2]).await.is_err());
+        assert!(upsert_all(&Unreachable, &[1, 2]).await.is_err());
     }
 }

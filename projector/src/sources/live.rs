@@ -13,7 +13,7 @@
 //!                │   └─────────────────────│ Consuming │─────────────────────────────┘
 //!                │     durable is gone     └───────────┘─────────────────────┐
 //!                │                           │       ▲                       │ the program stops, or the
-//!                │   the store is away, too  │       │ the store             │ generation is retired
+//!                │   the store fails, too    │       │ the store             │ generation is retired
 //!                │   many retries, or mass   ▼       │ answers               ▼
 //!                │   poison                ┌───────────┐                 ┌──────────┐      ┌───────┐
 //!                └─────────────────────────│  Holding  │                 │ Draining │─────▶│ Ended │
@@ -178,7 +178,7 @@ impl<P: Projection> LiveSource<P> {
         let why = format!("{error:#}");
         if self.running.set_state(FeedState::Waiting { why: why.clone() }) {
             let (name, generation) = (self.running.name(), self.running.generation().number);
-            warn!(projection.name = P::NAME, generation, error = why, "{name} waits: {why}");
+            warn!(projection.name = P::NAME, generation, error = why, "{name} is not connected to its durable consumer: {why}");
         }
         self.applier.abandon();
         tokio::select! {
@@ -262,11 +262,11 @@ impl<P: Projection> LiveSource<P> {
         self.applier.resume_slowly();
         self.running.set_state(FeedState::Consuming);
         let held_ms = (self.dependencies.clock.now() - since).num_milliseconds();
-        info!(projection.name = P::NAME, generation, held_ms, "{name} goes on after {held_ms} ms");
+        info!(projection.name = P::NAME, generation, held_ms, "{name} consumes again after {held_ms} ms");
         Ok(SessionState::Consuming(session))
     }
 
-    /// One round of probing: why the store is still away, or `None` if it answers or there is nothing to try.
+    /// One round of probing: why the store still fails, or `None` if it answers or there is nothing to try.
     async fn probe(&mut self, session: &mut Session, most: usize, stop: &CancellationToken) -> anyhow::Result<Option<String>> {
         let mut round = Probe::default();
         while round.refused() < most && !stop.is_cancelled() {
@@ -347,7 +347,13 @@ impl<P: Projection> LiveSource<P> {
             return;
         }
         let (name, generation) = (self.running.name(), self.running.generation().number);
-        warn!(projection.name = P::NAME, generation, event.sequence = sequence, error = why, "{name} holds: {why}");
+        warn!(
+            projection.name = P::NAME,
+            generation,
+            event.sequence = sequence,
+            error = why,
+            "{name} cannot read an event of a newer program and waits for a newer projector: {why}"
+        );
         self.newer.insert(sequence, why);
         self.show_newer();
     }

@@ -8,7 +8,7 @@ use views::listing_catalog::ListingCatalogRow;
 
 use crate::marketplace::Marketplace;
 
-/// The columns that are compared as JSON; a price as text, because it is told apart by its digits.
+/// The columns that are compared as JSON; a price as text, because its digits count.
 const COLUMNS: &str = "select id, l.created_at, lat, lon, to_jsonb(l) - '{generation,id,version,deleted,listing,search,created_at,lat,lon}'::text[] \
                            || jsonb_build_object('price', price::text) \
                          from projection.listings l join projection.generations using (generation) \

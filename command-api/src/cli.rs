@@ -1,4 +1,4 @@
-//! What the program is told: its roles, and the settings of each. Every variable stands in `--help`.
+//! Command-line arguments and environment variables of each subcommand. Every variable is listed in `--help`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,11 +29,11 @@ service::secret!(pub NatsUrl: "NATS_URL", "nats-url", several ["nats", "tls"],
 #[command(version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub role: Role,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Role {
+pub enum CliCommand {
     /// Answer commands and publish their events
     Serve(Serve),
     /// Bring the database to the present schema, or say where it is
@@ -64,7 +64,7 @@ pub struct Serve {
     #[command(flatten)]
     pub nats: OptionalSecret<NatsUrl>,
 
-    /// Whether this process publishes what was committed
+    /// Run the relay in this process
     #[arg(long, env = "RELAY", default_value = "on")]
     pub relay: Switch,
 
@@ -117,11 +117,11 @@ pub struct Signing {
     #[arg(long, env = "JWT_PRIVATE_KEY_FILE")]
     pub jwt_private_key_file: Option<PathBuf>,
 
-    /// Who issues tokens; checked only if set
+    /// Required issuer (`iss`) of tokens; checked only if set
     #[arg(long, env = "JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
 
-    /// Whom tokens are for; checked only if set
+    /// Required audience (`aud`) of tokens; checked only if set
     #[arg(long, env = "JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
 }
@@ -225,7 +225,7 @@ impl Import {
 
 #[derive(Debug, Args)]
 pub struct Token {
-    /// Whose token it is to be
+    /// User id in the token (`sub`)
     #[arg(long)]
     pub user: Uuid,
 

@@ -1,12 +1,12 @@
 //! What all commands share: the parts of the program that they use, the versions that they expect, their outcome, and the errors
 //! that any of them can have.
 
-use events::{ConsistencyToken, Roles};
 use events::subject::EVENT_MAX;
+use events::{ConsistencyToken, Roles};
 use service::clock::Clock;
 use service::problem::{Kind, Refusal};
 
-use crate::database::{CommandDatabase, DatabaseError};
+use crate::database::{CONCURRENT_CHANGES, CommandDatabase, DatabaseError};
 use crate::metrics::CommandMetrics;
 use crate::outbox::Wake;
 
@@ -75,17 +75,17 @@ impl<T> CommandOutcome<T> {
 /// Why a command was not done, whichever command it is. Commands add errors of their own.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    #[error("There is no such thing, or it is not for you to see")]
+    #[error("Not found, or you may not see it")]
     NotFound,
     #[error("This needs one of the roles {0}")]
     RoleMissing(Roles),
-    #[error("This belongs to somebody else")]
+    #[error("You are not the seller of this listing")]
     NotYours,
     #[error("If-Match is required here: the ETag of the listing as you read it, or *")]
     PreconditionMissing,
     #[error("It is at version {current} now")]
     VersionMismatch { current: u64 },
-    #[error("With this it would be larger than an event may be ({EVENT_MAX} bytes)")]
+    #[error("The listing would exceed the limit of {EVENT_MAX} bytes")]
     TooLarge,
     /// A name that must be unique is taken. The text says which.
     #[error("{0}")]
@@ -95,7 +95,7 @@ pub enum CommandError {
     #[error("This Idempotency-Key was used with another body")]
     KeyMismatch,
     /// The variants of a listing changed between the lock of its stock and its own lock. The command starts again.
-    #[error("Too many were changing this at the same time")]
+    #[error("{CONCURRENT_CHANGES}")]
     VariantsChanged,
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -132,13 +132,13 @@ impl Refusal for CommandError {
     }
 }
 
-/// An error after which the command may succeed if it starts again.
-pub trait Retryable {
+/// An error that may be a race lost to another command; then the command may succeed if it starts again.
+pub trait LostRace {
     /// Whether another command was faster.
     fn is_lost_race(&self) -> bool;
 }
 
-impl Retryable for CommandError {
+impl LostRace for CommandError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Database(DatabaseError::LostRace(_)) | Self::VariantsChanged)
     }

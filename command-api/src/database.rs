@@ -94,22 +94,25 @@ pub async fn commit(transaction: Transaction<'static, Postgres>) -> Result<(), D
     transaction.commit().await.map_err(|error| DatabaseError::from(error).while_committing())
 }
 
+/// The text of a lost race that the retries did not win.
+pub const CONCURRENT_CHANGES: &str = "Concurrent changes; send the request again";
+
 /// What an error of the database means for the command that met it.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    #[error("Too many were changing this at the same time")]
+    #[error("{CONCURRENT_CHANGES}")]
     LostRace(#[source] sqlx::Error),
     /// Another row has this value of a unique constraint.
     #[error("{constraint} refused a value that is taken")]
     Taken { constraint: String, source: sqlx::Error },
     /// Nothing was done.
     #[error("The database does not answer at the moment; nothing was changed")]
-    Away(#[source] sqlx::Error),
-    #[error("The database did not say whether it was done")]
+    Unavailable(#[source] sqlx::Error),
+    #[error("Outcome unknown: the connection was lost while committing")]
     Unknown(#[source] sqlx::Error),
-    #[error("the database refused a statement")]
+    #[error("The database refused a statement")]
     Broken(#[source] sqlx::Error),
-    #[error("a document cannot be written or read")]
+    #[error("Stored JSON cannot be encoded or decoded")]
     Document(#[source] anyhow::Error),
 }
 
@@ -122,15 +125,15 @@ impl DatabaseError {
     /// The same error of a statement that commits by itself, or of the commit.
     #[must_use]
     pub fn while_committing(self) -> Self {
-        if let Self::Away(error) = self {
-            return if was_rolled_back(&error) { Self::Away(error) } else { Self::Unknown(error) };
+        if let Self::Unavailable(error) = self {
+            return if was_rolled_back(&error) { Self::Unavailable(error) } else { Self::Unknown(error) };
         }
         self
     }
 
     pub fn kind(&self) -> Kind {
         match self {
-            Self::LostRace(_) | Self::Away(_) => Kind::Unavailable,
+            Self::LostRace(_) | Self::Unavailable(_) => Kind::Unavailable,
             Self::Unknown(_) => Kind::Timeout,
             Self::Taken { .. } | Self::Broken(_) | Self::Document(_) => Kind::Internal,
         }
@@ -141,7 +144,7 @@ impl From<sqlx::Error> for DatabaseError {
     /// Of a statement within a transaction, which is rolled back.
     fn from(error: sqlx::Error) -> Self {
         let Some(database) = error.as_database_error() else {
-            let is_away = matches!(
+            let is_unavailable = matches!(
                 error,
                 sqlx::Error::Io(_)
                     | sqlx::Error::Tls(_)
@@ -150,7 +153,7 @@ impl From<sqlx::Error> for DatabaseError {
                     | sqlx::Error::PoolClosed
                     | sqlx::Error::WorkerCrashed
             );
-            return if is_away { Self::Away(error) } else { Self::Broken(error) };
+            return if is_unavailable { Self::Unavailable(error) } else { Self::Broken(error) };
         };
         let code = database.code().unwrap_or_default();
         match (&*code, database.constraint()) {
@@ -162,8 +165,8 @@ impl From<sqlx::Error> for DatabaseError {
             ("23505", Some(constraint)) => Self::Taken { constraint: constraint.to_owned(), source: error },
             // Connection, read-only, idle for too long, login, resources, shutdown, timeout and disk: the server is at fault, not
             // the statement.
-            ("25006" | "25P03", _) => Self::Away(error),
-            (code, _) if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Away(error),
+            ("25006" | "25P03", _) => Self::Unavailable(error),
+            (code, _) if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Unavailable(error),
             _ => Self::Broken(error),
         }
     }

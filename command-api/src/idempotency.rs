@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use events::{Aggregate, AggregateKey, AggregateKind, ConsistencyToken, DecodeError, Event, Headers, UserId};
+use events::{Aggregate, AggregateKey, AggregateKind, ConsistencyToken, Event, Headers, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -71,6 +71,11 @@ pub enum StoredAnswer<S> {
     Document(Value),
 }
 
+/// A stored answer is a document where the command answers with a state, or the reverse, or the state is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored answer of an idempotency key is not of the form that the command answers with")]
+struct UnexpectedAnswerForm;
+
 impl<A: Aggregate> IdempotentAnswer for A {
     fn store(&self) -> Result<StoredAnswer<(AggregateKey, u64)>, DatabaseError> {
         Ok(StoredAnswer::State((AggregateKey::of::<A>(self.id()), self.version())))
@@ -81,7 +86,7 @@ impl<A: Aggregate> IdempotentAnswer for A {
             StoredAnswer::State(event) => event.state::<A>().map_err(DatabaseError::document)?,
             StoredAnswer::Document(_) => None,
         };
-        state.ok_or_else(|| DatabaseError::document(DecodeError::Disagrees))
+        state.ok_or_else(|| DatabaseError::document(UnexpectedAnswerForm))
     }
 }
 
@@ -104,7 +109,7 @@ pub async fn first_answer<T: IdempotentAnswer>(
         .fetch_one(&mut *connection)
         .await?;
     // A statement of its own: only a snapshot taken after the lock surely contains what its former holder committed. It runs without
-    // the lock too: a first answer is final, and whoever holds the lock may only be repeating it.
+    // the lock too: a first answer is final, and another holder of the lock may itself be a repeat of this request.
     let stored = sqlx::query!(
         r#"
         with expired as (
@@ -223,7 +228,7 @@ mod tests {
         }
 
         fn restore(stored: StoredAnswer<Event>) -> Result<Self, DatabaseError> {
-            let StoredAnswer::Document(document) = stored else { return Err(DatabaseError::document(DecodeError::Disagrees)) };
+            let StoredAnswer::Document(document) = stored else { return Err(DatabaseError::document(UnexpectedAnswerForm)) };
             serde_json::from_value(document).map_err(DatabaseError::document)
         }
     }

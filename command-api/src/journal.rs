@@ -1,7 +1,7 @@
 //! Writes what a command decided: state tables, journal and outbox, in one statement.
 //!
-//! Each kind of aggregate contributes the part of the statement that writes its own state table ([`StateTable`]); the journal and the
-//! outbox are written here and know no column of any kind. A row of a state table is always the state of the last event of its
+//! Each kind of aggregate contributes the part of the statement that writes its own state table ([`StateTable`]). The journal and the
+//! outbox are written here and are the same for every kind of aggregate. A row of a state table is always the state of the last event of its
 //! aggregate, because nothing else writes these tables. The row lock of an aggregate that exists is taken before; two
 //! transactions that make the same version meet in `events_version_key`, and the later one starts again.
 

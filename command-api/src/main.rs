@@ -41,30 +41,30 @@ use service::clock::Clock;
 use service::program::{exit_code, print_line};
 use service::{ops, settings, telemetry};
 
-use crate::cli::{Cli, Role};
+use crate::cli::{Cli, CliCommand};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli: Cli = settings::parse();
-    exit_code("command-api", run(cli.role).await)
+    exit_code("command-api", run(cli.command).await)
 }
 
-async fn run(role: Role) -> anyhow::Result<()> {
-    match role {
-        Role::Serve(settings) => serve::serve(settings).await,
-        Role::Migrate(settings) => {
+async fn run(command: CliCommand) -> anyhow::Result<()> {
+    match command {
+        CliCommand::Serve(settings) => serve::serve(settings).await,
+        CliCommand::Migrate(settings) => {
             telemetry::init_tool(&settings.log)?;
             migrate::migrate(&settings).await
         }
-        Role::Import(settings) => {
+        CliCommand::Import(settings) => {
             telemetry::init_tool(&settings.log)?;
             import::import(&settings).await
         }
-        Role::Token(settings) => {
+        CliCommand::Token(settings) => {
             let signer = settings.signing.required_signer(Clock::System)?;
             Ok(print_line(signer.mint(settings.user, settings.roles().names(), settings.ttl)?)?)
         }
-        Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => Ok(print_line(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
+        CliCommand::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
+        CliCommand::Version => Ok(print_line(concat!("command-api ", env!("CARGO_PKG_VERSION")))?),
     }
 }

@@ -18,7 +18,7 @@ use crate::metrics::{self, CommandMetrics};
 use crate::outbox::Wake;
 use crate::relay::{self, Relay};
 
-/// Telemetry → dependencies → run → drain.
+/// Starts telemetry, connects, runs until stopped, then drains.
 pub async fn serve(settings: Serve) -> anyhow::Result<()> {
     let mut program = Program::start("command-api", &settings.log)?;
     let nats_urls = settings.nats_urls()?;

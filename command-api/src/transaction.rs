@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use sqlx::{Postgres, Transaction};
 use tracing::debug;
 
-use crate::command::{CommandApp, CommandError, Retryable};
+use crate::command::{CommandApp, CommandError, LostRace};
 use crate::database::commit;
 
 /// Retries after a lost race.
@@ -39,7 +39,7 @@ pub async fn end<T, E: From<CommandError>>(transaction: Transaction<'static, Pos
 }
 
 /// Runs a transaction again, from its beginning, if it lost a race (40001, 40P01, or a version that another command made first).
-pub async fn retried<T, E: Retryable, F: Future<Output = Result<T, E>>>(work: impl FnMut() -> F) -> Result<T, E> {
+pub async fn retried<T, E: LostRace, F: Future<Output = Result<T, E>>>(work: impl FnMut() -> F) -> Result<T, E> {
     let backoff =
         ExponentialBuilder::new().with_min_delay(BACKOFF_BASE).with_max_delay(BACKOFF_CAP).with_max_times(RETRIES).with_jitter();
     work.retry(backoff).sleep(tokio::time::sleep).when(E::is_lost_race).await

@@ -34,7 +34,7 @@ pub struct Listing {
     pub location: Option<Location>,
     pub images: Vec<Image>,
     pub variants: Vec<Variant>,
-    /// Whether any variant is.
+    /// Whether at least one variant is available.
     pub available: bool,
     /// The seller's own name for it, unique among the seller's listings that are not deleted.
     pub external_id: Option<String>,

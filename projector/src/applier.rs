@@ -74,7 +74,7 @@ pub struct Applier<P> {
     writing: JoinSet<FinishedBatch>,
     retries: Retries,
     mass_poison: MassPoison,
-    /// Outlives an attachment of the source: what was learned is about the store.
+    /// Kept when the source reconnects, because it describes the store, not the connection.
     pace: BatchPace,
 }
 
@@ -339,6 +339,7 @@ impl<P: Projection> Applier<P> {
                 projection.name = P::NAME,
                 generation = generation.number,
                 event.id = id,
+                event.sequence = event.sequence,
                 event.subject = event.subject(),
                 class = reason.class.as_str(),
                 attempts = reason.attempts,
@@ -353,6 +354,7 @@ impl<P: Projection> Applier<P> {
             projection.name = P::NAME,
             generation = generation.number,
             event.id = id,
+            event.sequence = event.sequence,
             error,
             "Skipped event {id}; {} is dirty: {error}",
             generation.name()
@@ -433,7 +435,7 @@ impl<P: Projection> Applier<P> {
         self.writing = JoinSet::new();
     }
 
-    /// The source took back an event on purpose: its next delivery is no sign that the event kills its projector.
+    /// The source took back an event on purpose. Its next delivery is not counted as a crash of the projector.
     pub fn note_return(&mut self, sequence: u64) {
         self.retries.note_return(sequence);
     }

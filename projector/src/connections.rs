@@ -42,7 +42,7 @@ const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a statement of some hundred rows, which the server enforces. A server that is gone enforces nothing: see
 /// [`postgres::checked`], and the timeouts of the callers.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout of getting a connection, after which the store counts as away.
+/// Timeout of getting a connection, after which the store counts as unavailable.
 const DATABASE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection on which a statement was given up, and which does not answer within this time, is not used again.
 const DATABASE_RECOVERY_TIMEOUT: Duration = Duration::from_secs(2);

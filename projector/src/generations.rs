@@ -99,7 +99,7 @@ impl Generation {
 }
 
 /// Reads all generations that are fed: those that are not retired.
-pub async fn fed(db: &PgPool) -> anyhow::Result<Vec<Generation>> {
+pub async fn not_retired(db: &PgPool) -> anyhow::Result<Vec<Generation>> {
     let statement = sqlx::query!(
         "select projection, generation, state from projection.generations where state <> 'retired' order by projection, generation"
     );
@@ -141,7 +141,7 @@ pub fn serving(generations: &[Generation]) -> ServingGenerations {
 }
 
 /// Writes the serving generations to Redis whenever they change, and again before the key could be missed for long, until stopped.
-/// query-api reads them there while Postgres is away; a Redis that is away changes nothing for the projections.
+/// query-api reads them there while Postgres is unavailable; an unavailable Redis changes nothing for the projections.
 pub async fn publish_serving(
     redis: Redis,
     mut serving: watch::Receiver<ServingGenerations>,

@@ -37,19 +37,19 @@ use service::{
     telemetry,
 };
 
-use crate::settings::{Cli, Role};
+use crate::settings::{Cli, CliCommand};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match parse::<Cli>().role {
-        Role::Run(settings) => run::run(settings).await,
-        Role::Provision(settings) => match telemetry::init_tool(&settings.log) {
+    let outcome = match parse::<Cli>().command {
+        CliCommand::Run(settings) => run::run(settings).await,
+        CliCommand::Provision(settings) => match telemetry::init_tool(&settings.log) {
             Ok(()) => provision::provision(&settings).await,
             Err(error) => Err(error),
         },
-        Role::Status(settings) => status::show(&settings).await,
-        Role::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
-        Role::Version => print_line(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
+        CliCommand::Status(settings) => status::show(&settings).await,
+        CliCommand::Healthcheck(settings) => ops::healthcheck(settings.ops_addr).await,
+        CliCommand::Version => print_line(concat!("projector ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
     exit_code("projector", outcome)
 }

@@ -76,7 +76,7 @@ pub async fn watch(generations: RunningGenerations, dependencies: Dependencies, 
         }
         let look = async {
             for running in &generations {
-                // While the broker is away nothing is known; the check of the connection says so.
+                // While the broker is unavailable nothing is known; the check of the connection says so.
                 if let Err(error) = look_at(running, &dependencies, &mut progress).await {
                     running.set_lag(None);
                     debug!(

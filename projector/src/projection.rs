@@ -24,7 +24,7 @@ pub trait Projection: Sized + Send + Sync + 'static {
     /// What is written for one event.
     type Write: Send + Sync;
 
-    /// Opens one generation. Connects to nothing: a store that is away is met by the first write.
+    /// Opens one generation. Connects to nothing. If the store is down, the first write fails.
     fn open(stores: &StoreClients, generation: &Generation) -> Self;
 
     /// Makes what its store must have before the first event of these generations: an index, a partition. Returns one line for
@@ -63,7 +63,7 @@ pub struct WriteLimits {
     pub bytes: usize,
     /// Requests at the same time.
     pub in_flight: usize,
-    /// Timeout of one request, after which its store counts as away.
+    /// Timeout of one request, after which its store counts as unavailable.
     pub timeout: Duration,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for EventFailure {
     }
 }
 
-/// A request failed as a whole: the store is away or refuses everything, and no event is at fault.
+/// A request failed as a whole: the store does not answer or refuses everything, and no event is at fault.
 #[derive(Debug)]
 pub struct SystemicFailure(pub anyhow::Error);
 

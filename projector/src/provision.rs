@@ -40,8 +40,9 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     }
 
     let clients = StoreClients::open(stores, connections::database(&stores.database)?)?;
-    let generations =
-        generations::fed(&clients.db).await.context("the generations cannot be read (`command-api migrate` makes them)")?;
+    let generations = generations::not_retired(&clients.db)
+        .await
+        .context("the generations cannot be read (`command-api migrate` makes them)")?;
     for projection in ALL {
         let own = generations.iter().filter(|generation| generation.projection == projection.name);
         let own: Vec<Generation> = own.cloned().collect();
@@ -57,7 +58,7 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     match connections::eviction_policy(&clients.redis).await {
         Ok(policy) if connections::evicts_tombstones_first(&policy) => {
             bail!(
-                "Redis evicts with maxmemory-policy {policy}, which removes the tombstones first; use allkeys-lru or noeviction"
+                "Redis maxmemory-policy {policy} evicts keys that have a TTL first, which includes tombstones; use allkeys-lru or noeviction"
             )
         }
         Ok(policy) => print_line(&format!("Redis: maxmemory-policy {policy}"))?,
@@ -66,7 +67,7 @@ pub async fn provision(settings: &ProvisionSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a line. A reader that has gone away is an error, not a panic.
+/// Prints a line. A closed standard output is an error, not a panic.
 fn print_line(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }

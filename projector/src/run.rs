@@ -34,7 +34,7 @@ use crate::{
 const GENERATIONS_EVERY: Duration = Duration::from_secs(1);
 /// How often the broker is looked for at the start.
 const BROKER_AGAIN: Duration = Duration::from_millis(250);
-/// Timeout of the last acks: a broker that is away must not hold up the stop.
+/// Timeout of the last acks: a broker that does not answer must not delay the stop.
 const LAST_ACKS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Telemetry → dependencies → run → drain.
@@ -97,7 +97,7 @@ async fn feed_all(
     let mut feeds = Feeds { dependencies, shown, running: HashMap::new() };
     let mut ticks = interval(GENERATIONS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut database_away = false;
+    let mut database_unavailable = false;
     let mut started = Some(started);
     loop {
         tokio::select! {
@@ -107,21 +107,21 @@ async fn feed_all(
         if let Some((name, _)) = feeds.running.iter().find(|(_, feed)| feed.task.is_finished()) {
             anyhow::bail!("the feed of {name} ended on its own");
         }
-        let Some(fed) = stop.run_until_cancelled(generations::fed(&feeds.dependencies.stores.db)).await else { break };
+        let Some(fed) = stop.run_until_cancelled(generations::not_retired(&feeds.dependencies.stores.db)).await else { break };
         match fed {
             Ok(generations) => {
-                if std::mem::take(&mut database_away) {
+                if std::mem::take(&mut database_unavailable) {
                     info!("The generations can be read again");
                 }
                 publish_if_changed(&serving, generations::serving(&generations));
-                feeds.follow(&generations).await?;
+                feeds.sync_feeds(&generations).await?;
                 if let Some(started) = started.take_if(|_| !generations.is_empty()) {
                     started();
                 }
             }
-            Err(error) if !std::mem::replace(&mut database_away, true) => {
+            Err(error) if !std::mem::replace(&mut database_unavailable, true) => {
                 let error = format!("{error:#}");
-                warn!(error, "The generations cannot be read; those that are known are fed on: {error}");
+                warn!(error, "The generations cannot be read; the known ones are fed on: {error}");
             }
             Err(_) => {}
         }
@@ -132,7 +132,7 @@ async fn feed_all(
     match timeout(LAST_ACKS_TIMEOUT, jetstream.client().flush()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(error = %error, "The last acks did not reach the broker: {error}"),
-        Err(_) => warn!("The last acks did not reach the broker, which is away"),
+        Err(_) => warn!("The last acks did not reach the broker, which does not answer"),
     }
     Ok(())
 }
@@ -161,12 +161,15 @@ async fn wait_for_broker(jetstream: &jetstream::Context, stop: &CancellationToke
     true
 }
 
-/// Redis may not be there yet, or not tell its policy; then nobody is warned.
+/// If Redis does not answer yet, or does not show its policy, there is no warning.
 async fn warn_of_eviction(dependencies: &Dependencies) {
     if let Ok(policy) = connections::eviction_policy(&dependencies.stores.redis).await
         && connections::evicts_tombstones_first(&policy)
     {
-        warn!(policy, "Redis evicts with {policy}, which removes the tombstones first; use allkeys-lru or noeviction");
+        warn!(
+            policy,
+            "Redis maxmemory-policy {policy} evicts keys that have a TTL first, which includes tombstones; use allkeys-lru or noeviction"
+        );
     }
 }
 
@@ -186,10 +189,10 @@ struct Feed {
 
 impl Feeds {
     /// Starts the feeds of new generations, ends those of retired ones, and notes which generation serves.
-    async fn follow(&mut self, generations: &[Generation]) -> anyhow::Result<()> {
+    async fn sync_feeds(&mut self, generations: &[Generation]) -> anyhow::Result<()> {
         for generation in generations {
             match self.running.get(generation.name()) {
-                Some(feed) => feed.generation.set_role(generation.state),
+                Some(feed) => feed.generation.set_generation_state(generation.state),
                 None => self.start(generation),
             }
         }

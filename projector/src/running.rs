@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum FeedState {
-    /// It is not attached to its durable consumer: the program just started, the consumer is missing, or the broker is away.
+    /// It is not attached to its durable consumer: the program just started, the consumer is missing, or the broker does not answer.
     Waiting {
         why: String,
     },
@@ -59,7 +59,7 @@ pub struct RunningGeneration {
 
 #[derive(Debug)]
 struct ShownState {
-    role: GenerationState,
+    generation_state: GenerationState,
     state: FeedState,
     /// Why events of a newer program keep the generation from being complete, as long as there are any.
     newer: Option<(String, DateTime<Utc>)>,
@@ -85,7 +85,7 @@ impl RunningGeneration {
     pub fn new(generation: Generation, metrics: GenerationMetrics) -> Self {
         let state = FeedState::Waiting { why: "starting".to_owned() };
         Self {
-            shown: Mutex::new(ShownState { role: generation.state, state, newer: None, lag: None }),
+            shown: Mutex::new(ShownState { generation_state: generation.state, state, newer: None, lag: None }),
             generation,
             metrics,
             applied: AtomicU64::new(0),
@@ -100,7 +100,7 @@ impl RunningGeneration {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The generation as it was when its feed began; only [`Self::role`] changes later.
+    /// The generation as it was when its feed began; only [`Self::generation_state`] changes later.
     pub fn generation(&self) -> &Generation {
         &self.generation
     }
@@ -109,16 +109,16 @@ impl RunningGeneration {
         self.generation.name()
     }
 
-    pub fn role(&self) -> GenerationState {
-        self.shown().role
+    pub fn generation_state(&self) -> GenerationState {
+        self.shown().generation_state
     }
 
-    pub fn set_role(&self, role: GenerationState) {
-        self.shown().role = role;
+    pub fn set_generation_state(&self, state: GenerationState) {
+        self.shown().generation_state = state;
     }
 
     pub fn is_serving(&self) -> bool {
-        self.role() == GenerationState::Serving
+        self.generation_state() == GenerationState::Serving
     }
 
     /// What is shown. A generation that waits for a newer program holds, although it applies other events meanwhile.
@@ -194,8 +194,8 @@ impl RunningGeneration {
         GenerationReport {
             projection: self.generation.projection.clone(),
             generation: self.generation.number,
-            serving: shown.role == GenerationState::Serving,
-            role: shown.role.as_str().to_owned(),
+            serving: shown.generation_state == GenerationState::Serving,
+            role: shown.generation_state.as_str().to_owned(),
             durable: self.name().to_owned(),
             state: shown.state(),
             lag: shown.lag,
@@ -260,9 +260,9 @@ mod tests {
         assert!(!running.set_state(FeedState::Consuming), "it consumes the others all the time");
 
         // A reason of the feed itself comes first.
-        let away = FeedState::Waiting { why: "the broker is away".to_owned() };
-        running.set_state(away.clone());
-        assert_eq!(running.state(), away);
+        let waiting = FeedState::Waiting { why: "the broker does not answer".to_owned() };
+        running.set_state(waiting.clone());
+        assert_eq!(running.state(), waiting);
         running.set_state(FeedState::Consuming);
         running.set_newer(None, later);
         assert_eq!(running.state(), FeedState::Consuming);

@@ -1,4 +1,4 @@
-//! What the program is told, by its environment or on its command line.
+//! Command-line arguments and environment variables.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ service::secret!(pub OpenSearchUrl: "OPENSEARCH_URL", "opensearch-url", ["http",
 #[command(name = "projector", version, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub role: Role,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Role {
+pub enum CliCommand {
     /// Feed every projection from the stream, until stopped
     Run(RunSettings),
-    /// Create or update streams, consumers, index template, index and alias, and check that every setting stuck
+    /// Create or update streams, consumers, index template, index and alias, and check that every setting took effect
     Provision(ProvisionSettings),
     /// Show how far each projection is: lag, rate, held or not and why, dead letters
     Status(StatusSettings),

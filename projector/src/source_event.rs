@@ -69,7 +69,7 @@ impl SourceEvent {
             .with_context(|| format!("{} is not the subject of an event", self.subject()))?;
         let event = Event::decode(key, |name| self.header(name), self.body().clone())?;
         if event.meta.version == 0 || event.meta.version > VERSION_MAX {
-            bail!("version {} is outside of what every store can compare", event.meta.version);
+            bail!("version must be from 1 to 2^53, not {}", event.meta.version);
         }
         Ok(event)
     }

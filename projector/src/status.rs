@@ -108,9 +108,9 @@ async fn lines(settings: &StatusSettings) -> anyhow::Result<Vec<StatusLine>> {
     Ok(lines)
 }
 
-/// Reads the generations from the database; while it is away, takes those that the running process knows.
+/// Reads the generations from the database; while it is unavailable, takes those that the running process knows.
 async fn generations(settings: &StatusSettings, running: Option<&[GenerationReport]>) -> anyhow::Result<Vec<Generation>> {
-    let read = generations::fed(&connections::database(&settings.database)?).await;
+    let read = generations::not_retired(&connections::database(&settings.database)?).await;
     let known = |report: &GenerationReport| {
         let state = GenerationState::from_name(&report.role).with_context(|| format!("{} is no role", report.role))?;
         Ok(Generation::new(&report.projection, report.generation, state))

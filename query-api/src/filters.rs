@@ -16,9 +16,9 @@ pub use place::{Area, Near, PlaceError, Places, Radius, point};
 
 use crate::question::QuestionError;
 
-/// Most values of one filter: each is a term that a store looks up.
+/// Maximum number of values of one filter: each is a term that a store looks up.
 const VALUES_MAX: usize = 100;
-/// Most attributes: each is a join.
+/// Maximum number of attribute filters: each is a join.
 const ATTRIBUTES_MAX: usize = 20;
 
 /// Which listings are wanted. The default is all of them.

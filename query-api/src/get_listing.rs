@@ -5,7 +5,7 @@ use std::sync::Arc;
 use events::{AggregateKey, Listing, ListingId};
 use service::problem::{Kind, Refusal};
 use sqlx::types::Json;
-use views::listing_page::{ListingContent, StoredPage, Write};
+use views::listing_page::{ListingContent, PageWrite, StoredPage};
 
 use crate::app::App;
 use crate::consistency::{Consistency, Freshness};
@@ -70,7 +70,7 @@ pub async fn read_page(
 }
 
 impl StoredAggregate for ListingContent {
-    async fn from_postgres(app: &App, generation: i32, id: ListingId) -> Result<Option<Write>, StoreError> {
+    async fn from_postgres(app: &App, generation: i32, id: ListingId) -> Result<Option<PageWrite>, StoreError> {
         let statement = sqlx::query!(
             r#"select version, listing as "listing: Json<Listing>" from projection.listings where generation = $1 and id = $2"#,
             app.generations.listing_catalog(),
@@ -78,8 +78,8 @@ impl StoredAggregate for ListingContent {
         );
         let row = app.database.call("get_listing", statement.fetch_optional(&app.database.pool)).await?;
         row.map(|row| match row.listing {
-            None => Ok(Write::listing_gone(generation, id, row.version.cast_unsigned())),
-            Some(Json(listing)) => Write::listing(generation, &listing).map_err(unreadable),
+            None => Ok(PageWrite::listing_gone(generation, id, row.version.cast_unsigned())),
+            Some(Json(listing)) => PageWrite::listing(generation, &listing).map_err(unreadable),
         })
         .transpose()
     }

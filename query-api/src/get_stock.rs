@@ -2,8 +2,8 @@
 
 use events::{AggregateKey, VariantId};
 use service::problem::{Kind, Refusal};
-use views::listing_page::{StockContent, Write};
-use views::stock_levels::Row;
+use views::listing_page::{PageWrite, StockContent};
+use views::stock_levels::StockLevelRow;
 
 use crate::app::App;
 use crate::consistency::{Consistency, Freshness};
@@ -50,9 +50,9 @@ pub async fn get_stock(
 }
 
 impl StoredAggregate for StockContent {
-    async fn from_postgres(app: &App, generation: i32, id: VariantId) -> Result<Option<Write>, StoreError> {
+    async fn from_postgres(app: &App, generation: i32, id: VariantId) -> Result<Option<PageWrite>, StoreError> {
         let statement = sqlx::query_as!(
-            Row,
+            StockLevelRow,
             "select variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at
                from projection.stock_levels where generation = $1 and variant_id = $2",
             app.generations.stock_levels(),
@@ -60,8 +60,8 @@ impl StoredAggregate for StockContent {
         );
         let row = app.database.call("get_stock", statement.fetch_optional(&app.database.pool)).await?;
         row.map(|row| match row.stock() {
-            None => Ok(Write::stock_gone(generation, id, row.version.cast_unsigned())),
-            Some(stock) => Write::stock(generation, &stock).map_err(unreadable),
+            None => Ok(PageWrite::stock_gone(generation, id, row.version.cast_unsigned())),
+            Some(stock) => PageWrite::stock(generation, &stock).map_err(unreadable),
         })
         .transpose()
     }

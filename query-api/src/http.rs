@@ -44,7 +44,7 @@ const STOCK: Duration = Duration::from_secs(3);
     modifiers(&BearerScheme),
     components(schemas(problem::Problem))
 )]
-struct Document;
+struct OpenApiDocument;
 
 struct BearerScheme;
 
@@ -74,7 +74,7 @@ pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
 }
 
 fn api(deadlines: &mut Deadlines) -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(OpenApiDocument::openapi())
         .routes(deadlines.within(GET, routes!(listings::get_listing)))
         .routes(deadlines.within(SEARCH, routes!(search::search_listings)))
         .routes(deadlines.within(SEARCH, routes!(search::search)))

@@ -39,14 +39,14 @@ use std::process::ExitCode;
 use service::ops::healthcheck;
 use service::program::{exit_code, print_line};
 
-use crate::settings::{Role, Settings};
+use crate::settings::{CliCommand, Settings};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match service::settings::parse::<Settings>().role {
-        Role::Serve(settings) => serve::run(*settings).await,
-        Role::Healthcheck(ops) => healthcheck(ops.ops_addr).await,
-        Role::Version => print_line(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
+    let outcome = match service::settings::parse::<Settings>().command {
+        CliCommand::Serve(settings) => serve::run(*settings).await,
+        CliCommand::Healthcheck(ops) => healthcheck(ops.ops_addr).await,
+        CliCommand::Version => print_line(concat!("query-api ", env!("CARGO_PKG_VERSION"))).map_err(Into::into),
     };
     exit_code("query-api", outcome)
 }

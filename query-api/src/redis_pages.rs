@@ -8,7 +8,7 @@ use service::metrics::Errors;
 use service::redis::Redis;
 use tracing::debug;
 use views::generations::{SERVING_KEY, ServingGenerations};
-use views::listing_page::{GATE, PageContent, StoredPage, Write};
+use views::listing_page::{GATE, PageContent, PageWrite, StoredPage};
 
 use crate::breaker::Breaker;
 use crate::store_guard::{FailureClass, StoreError, StoreGuard};
@@ -62,7 +62,7 @@ impl RedisPages {
     /// Writes a page that was read from Postgres. It uses the projector's version gate, so it never replaces a newer page, and a
     /// short time to live, because query-api does not update the page on the next event (PROTOCOL P9). A failure is ignored: the next
     /// reader reads Postgres again.
-    pub async fn fill(&self, write: Write) {
+    pub async fn fill(&self, write: PageWrite) {
         let write = write.as_fill();
         let mut call = self.gate.key(&write.key);
         for argument in write.arguments() {

@@ -10,11 +10,11 @@ use service::settings::{HttpArgs, LogArgs, OpsArgs, Secret, Switch, index_alias}
 #[command(name = "query-api", version)]
 pub struct Settings {
     #[command(subcommand)]
-    pub role: Role,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Role {
+pub enum CliCommand {
     /// Answer requests until SIGTERM
     Serve(Box<ServeSettings>),
     /// Exit 0 if the program on this machine's operations port is ready, else 1

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use service::problem::{Kind, Refusal};
-use views::listing_page::{PageContent, StoredPage, Write};
+use views::listing_page::{PageContent, PageWrite, StoredPage};
 
 use crate::app::App;
 use crate::consistency::{AfterPause, Consistency, Freshness, NotVisibleYet};
@@ -15,7 +15,11 @@ use crate::visibility::Audience;
 /// A kind of aggregate with pages in Redis and rows in Postgres.
 pub trait StoredAggregate: PageContent + Send {
     /// Reads the row in Postgres, as the write that creates its page in this `generation` of pages. `None` if there is no row.
-    fn from_postgres(app: &App, generation: i32, id: Self::Id) -> impl Future<Output = Result<Option<Write>, StoreError>> + Send;
+    fn from_postgres(
+        app: &App,
+        generation: i32,
+        id: Self::Id,
+    ) -> impl Future<Output = Result<Option<PageWrite>, StoreError>> + Send;
 }
 
 /// One aggregate, as one viewer may see it.

@@ -234,11 +234,11 @@ mod tests {
 
     #[derive(OpenApi)]
     #[openapi(components(schemas(Problem)))]
-    struct Document;
+    struct OpenApiDocument;
 
     #[test]
     fn the_schema_is_the_body() {
-        let schemas = serde_json::to_value(Document::openapi()).unwrap()["components"]["schemas"].clone();
+        let schemas = serde_json::to_value(OpenApiDocument::openapi()).unwrap()["components"]["schemas"].clone();
         let described = &schemas["Problem"]["properties"];
         let full = Problem::invalid(vec![Fault::new("/a", "b")]);
         let shown = Body { instance: Some("/x"), trace_id: Some("t"), ..full.body() };

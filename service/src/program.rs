@@ -51,8 +51,8 @@ impl Program {
         Ok(())
     }
 
-    /// Opens the public port and serves these routes on it. The returned token is cancelled when the last request has been answered:
-    /// for a task that must outlive the requests, because they leave work to it.
+    /// Opens the public port and serves these routes on it. The returned token is cancelled when the last request has been answered.
+    /// Wait for it before stopping a task that finishes work of requests, such as the relay.
     pub async fn serve_http(&mut self, addr: SocketAddr, routes: Router) -> anyhow::Result<CancellationToken> {
         let listener = serve::bind("HTTP_ADDR", addr).await?;
         let serving = serve::serve(listener, routes, self.lifecycle.clone(), Drain::default(), self.stop.clone());

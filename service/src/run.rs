@@ -108,9 +108,9 @@ pub async fn until_stopped(mut tasks: Tasks, stop: CancellationToken, grace: Dur
             }
             Err(_) => {
                 let hung = tasks.running();
-                error!(tasks = hung, "Still running {grace:?} after the stop: {hung}");
+                error!(tasks = hung, "Not stopped after the grace period of {grace:?}: {hung}");
                 tasks.set.abort_all();
-                bail!("still running {grace:?} after the stop: {hung}");
+                bail!("not stopped after the grace period of {grace:?}: {hung}");
             }
         }
     }
@@ -182,6 +182,6 @@ mod tests {
         tasks.spawn("obedient", obedient(&stop));
         stop.cancel();
         let error = until_stopped(tasks, stop, SHORT).await.unwrap_err();
-        assert_eq!(error.to_string(), "still running 20ms after the stop: deaf");
+        assert_eq!(error.to_string(), "not stopped after the grace period of 20ms: deaf");
     }
 }

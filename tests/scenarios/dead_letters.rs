@@ -1,4 +1,4 @@
-//! What can never be applied is put aside for the projection that failed it; everything else goes on.
+//! An event that can never be applied becomes a dead letter of the projection that failed; all others are applied.
 
 use std::collections::BTreeSet;
 

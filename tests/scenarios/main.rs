@@ -1,4 +1,4 @@
-//! What the marketplace promises, told as stories. Each runs against real servers and real processes.
+//! What the marketplace promises. Each scenario runs against real servers and real processes.
 
 #![expect(clippy::unwrap_used, reason = "a scenario fails by panicking, in its own functions too")]
 #![expect(clippy::similar_names, reason = "a patch goes along a path, and a stream has a last message")]

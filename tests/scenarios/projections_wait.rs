@@ -1,4 +1,4 @@
-//! A store or the broker that is away makes the projections wait. It never makes a dead letter.
+//! A store or broker that does not answer makes the projections wait. It never makes a dead letter.
 
 use std::time::{Duration, SystemTime};
 

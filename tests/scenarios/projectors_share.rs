@@ -1,10 +1,10 @@
-//! Any number of projectors share the work; each may die, or sleep, with its hands full.
+//! Any number of projectors share the work; each may be killed or stopped while it holds unacknowledged events.
 
 use acceptance::marketplace::Builder;
 use acceptance::{Dependency, Marketplace, Moment, Name, a_listing, until};
 use events::AggregateKey;
 
-/// What a dead projector had in hands comes again after this, not after half a minute. `provision` tells the broker.
+/// Unacknowledged events of a killed projector are redelivered after this, not after half a minute. `provision` configures it.
 const ACK_WAIT: &str = "2s";
 
 async fn with_short_patience(builder: Builder) -> anyhow::Result<Marketplace> {

@@ -25,7 +25,7 @@ async fn jetstream(market: &Marketplace, request: String, body: Option<&Value>) 
 async fn what_is_right_stays_and_what_was_changed_is_mended() -> anyhow::Result<()> {
     let market = Marketplace::start().await?;
     let (well, told) = provision(&market).await?;
-    assert!(well && told.contains("is as it should be") && !told.contains("created") && !told.contains("updated"), "{told}");
+    assert!(well && told.contains("unchanged") && !told.contains("created") && !told.contains("updated"), "{told}");
 
     let info = format!("CONSUMER.INFO.{EVENTS_STREAM}.{}", listing_page::NAME);
     let held = jetstream(&market, info.clone(), None).await?["config"].clone();

@@ -1,4 +1,4 @@
-//! The broker goes away, or takes nothing, or not everything.
+//! The broker stops, or takes nothing, or not everything.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The database is restored to an earlier point while the stream is ahead: nothing is thrown away, and somebody is told.
+//! The database is restored to an earlier point while the stream is ahead: no event is deleted, and readiness reports it.
 
 use acceptance::{Dependency, Marketplace, Name, a_listing, until, until_eq};
 use events::AggregateKey;

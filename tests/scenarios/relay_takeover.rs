@@ -29,7 +29,7 @@ async fn what_a_killed_process_owned_is_published_by_the_other() -> anyhow::Resu
     let listings = publishes_many(&ada).await?;
     changes_all(&ada.through(second), &listings, "Through the other").await?;
 
-    // The one that publishes more: the other may own nothing.
+    // Kill the busier one; the other may own no shards.
     let published = async |program: &Program| program.metric("listings_relay_published_total", &[]).await;
     let (dies, stays) = if published(first).await? >= published(second).await? { (first, second) } else { (second, first) };
     assert!(published(dies).await? > Some(0.0));

@@ -134,7 +134,7 @@ async fn the_metrics_of_projections_move() -> anyhow::Result<()> {
     }
     assert!(value(projector, "listings_projection_retries_total", &[("projection", "listing_catalog")]).await? >= 1.0);
 
-    // A store that is away shows as a held projection that lags behind, in events and in seconds.
+    // An unavailable store shows as a held projection that lags behind, in events and in seconds.
     let search = [("projection", "listing_search")];
     let link = market.link(Name::Projector, 0, Dependency::OpenSearch)?;
     link.cut().await?;

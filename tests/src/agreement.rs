@@ -16,14 +16,14 @@ use crate::stores::{Held, JournalEntry, StreamMessage};
 /// How many versions of one aggregate the stream keeps (`max_msgs_per_subject`).
 const VERSIONS_KEPT: usize = 100;
 
-/// Every fault is told, not only the first: they explain each other.
+/// Everything in which the stores disagree. All of it is reported, because one disagreement explains another.
 #[derive(Debug, Default)]
-struct Faults(Vec<String>);
+struct Disagreements(Vec<String>);
 
-impl Faults {
-    fn check(&mut self, holds: bool, fault: impl FnOnce() -> String) {
+impl Disagreements {
+    fn check(&mut self, holds: bool, disagreement: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(fault());
+            self.0.push(disagreement());
         }
     }
 }
@@ -37,24 +37,24 @@ impl Marketplace {
         for entry in &journal {
             histories.entry(entry.key).or_default().push(entry);
         }
-        let mut faults = Faults::default();
+        let mut disagreements = Disagreements::default();
         for (key, history) in &mut histories {
             history.sort_by_key(|entry| entry.version);
             let versions: Vec<u64> = history.iter().map(|entry| entry.version).collect();
-            faults.check(versions.iter().copied().eq(1..=versions.len() as u64), || {
+            disagreements.check(versions.iter().copied().eq(1..=versions.len() as u64), || {
                 format!("the journal of {key} counts {versions:?}")
             });
         }
-        self.check_stream(&histories, &mut faults).await?;
-        self.check_stores(&histories, &mut faults).await?;
-        anyhow::ensure!(faults.0.is_empty(), "the stores disagree:\n{}", faults.0.join("\n"));
+        self.check_stream(&histories, &mut disagreements).await?;
+        self.check_stores(&histories, &mut disagreements).await?;
+        anyhow::ensure!(disagreements.0.is_empty(), "the stores disagree:\n{}", disagreements.0.join("\n"));
         Ok(())
     }
 
     async fn check_stream(
         &self,
         histories: &BTreeMap<AggregateKey, Vec<&JournalEntry>>,
-        faults: &mut Faults,
+        disagreements: &mut Disagreements,
     ) -> anyhow::Result<()> {
         let stream = self.stream().await?;
         for (key, history) in histories {
@@ -64,12 +64,13 @@ impl Marketplace {
             let sent: Vec<_> = stored.iter().map(|message| (message.version(), message.event_id().map(str::to_owned))).collect();
             let kept = history.len().saturating_sub(VERSIONS_KEPT);
             let due: Vec<_> = history.iter().map(|entry| (Some(entry.version), Some(entry.event_id.to_string()))).collect();
-            faults.check(due.ends_with(&sent) && sent.len() >= due.len() - kept, || {
+            disagreements.check(due.ends_with(&sent) && sent.len() >= due.len() - kept, || {
                 format!("the stream holds {sent:?} of {key}, the journal {due:?}")
             });
             for (message, entry) in stored.iter().rev().zip(history.iter().rev()) {
                 let same = serde_json::from_slice::<Value>(&message.body).is_ok_and(|body| body == entry.body);
-                faults.check(same, || format!("the stream holds another body of {key} v{} than the journal", entry.version));
+                disagreements
+                    .check(same, || format!("the stream holds another body of {key} v{} than the journal", entry.version));
             }
         }
         Ok(())
@@ -79,7 +80,7 @@ impl Marketplace {
     async fn check_stores(
         &self,
         histories: &BTreeMap<AggregateKey, Vec<&JournalEntry>>,
-        faults: &mut Faults,
+        disagreements: &mut Disagreements,
     ) -> anyhow::Result<()> {
         let dead_letters = self.dead_letters().await?;
         let excused: BTreeSet<(String, Uuid)> = dead_letters.iter().filter_map(|letter| excused(&letter.subject)).collect();
@@ -92,17 +93,17 @@ impl Marketplace {
                     let held = store.held.get(id);
                     let lacks = store.is_cache && held.is_none();
                     let excused = excused.contains(&(store.name.to_owned(), *id));
-                    faults.check(lacks || excused || held == Some(&due), || {
+                    disagreements.check(lacks || excused || held == Some(&due), || {
                         format!("{} holds {held:?} of {key}, by the journal it is {due:?}", store.name)
                     });
                 }
                 for id in store.held.keys().filter(|id| store.is_write_side && !ids.contains(id)) {
-                    faults.check(false, || format!("{} holds {kind} {id}, which has no event", store.name));
+                    disagreements.check(false, || format!("{} holds {kind} {id}, which has no event", store.name));
                 }
             }
         }
         for (id, odd) in self.odd_columns().await? {
-            faults.check(false, || format!("listing_catalog holds of {id} {odd}"));
+            disagreements.check(false, || format!("listing_catalog holds of {id} {odd}"));
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ impl Builder {
         self
     }
 
-    /// What one process is told, or, without a number, a tool that is run before there is any.
+    /// Environment of the `nth` process; `None` is for one-shot tools.
     fn environment(
         &self,
         name: Name,

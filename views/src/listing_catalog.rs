@@ -28,7 +28,7 @@ const DESCRIPTION_MAX: usize = 96 * 1024;
 /// A row of `projection.listings`. A deleted listing leaves a tombstone (all other columns null), so that an older event cannot
 /// bring it back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct ListingCatalogRow {
     pub id: Uuid,
     pub version: i64,
     pub deleted: bool,
@@ -64,7 +64,7 @@ pub struct SearchText {
     pub description: String,
 }
 
-impl Row {
+impl ListingCatalogRow {
     /// The row of a listing that exists.
     ///
     /// # Errors

@@ -70,14 +70,14 @@ fn key(generation: i32, kind: &str, id: Uuid) -> String {
 
 /// One call of [`GATE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Write {
+pub struct PageWrite {
     pub key: String,
     pub version: u64,
     pub ttl: Duration,
     page: Vec<u8>,
 }
 
-impl Write {
+impl PageWrite {
     /// Writes the page of a listing.
     ///
     /// # Errors
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let write = Write::stock(1, &stock()).unwrap();
+        let write = PageWrite::stock(1, &stock()).unwrap();
         assert_eq!(write.key, "listing_page:1:stock:00000000-0000-0000-0000-000000000007");
         let page: StoredPage<StockContent> = write.stored_page().unwrap();
         let content = page.content.unwrap();
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_tombstone_reads_as_gone_and_lives_longer() {
-        let write = Write::listing_gone(2, ListingId(Uuid::from_u128(1)), 9);
+        let write = PageWrite::listing_gone(2, ListingId(Uuid::from_u128(1)), 9);
         assert_eq!(write.stored_page::<ListingContent>(), Some(StoredPage { version: 9, content: None }));
         assert!(write.ttl > PAGE_TTL);
         assert_eq!(write.as_fill().ttl, FILL_TTL);

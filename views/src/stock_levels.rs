@@ -11,7 +11,7 @@ pub const NAME: &str = "stock_levels";
 /// A row of `projection.stock_levels`. A removed stock leaves a tombstone, so that an older event cannot
 /// bring it back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct StockLevelRow {
     pub variant_id: Uuid,
     pub version: i64,
     pub removed: bool,
@@ -23,7 +23,7 @@ pub struct Row {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-impl Row {
+impl StockLevelRow {
     /// The row of a stock that exists.
     #[must_use]
     pub fn of(stock: &Stock) -> Self {
@@ -94,7 +94,7 @@ mod tests {
             version: 4,
             updated_at: "2026-11-21T09:30:00Z".parse().unwrap(),
         };
-        assert_eq!(Row::of(&stock).stock(), Some(stock));
-        assert_eq!(Row::tombstone(VariantId(Uuid::from_u128(7)), 5).level(), None);
+        assert_eq!(StockLevelRow::of(&stock).stock(), Some(stock));
+        assert_eq!(StockLevelRow::tombstone(VariantId(Uuid::from_u128(7)), 5).level(), None);
     }
 }

@@ -7,7 +7,7 @@ use service::problem::{Fault, Kind, ProblemType, Refusal};
 use sqlx::PgConnection;
 
 use crate::actor::Actor;
-use crate::command::{CommandError, CommandOutcome, Effect, Expected, Retryable};
+use crate::command::{CommandError, CommandOutcome, Effect, Expected, LostRace};
 use crate::journal::{self, Changes};
 use crate::listings::availability::set_availability;
 use crate::tables::listings::read_listing;
@@ -27,7 +27,7 @@ pub static INSUFFICIENT_STOCK: ProblemType = ProblemType {
 /// Why a stock was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StockError {
-    #[error("The request breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
     #[error("{available} pieces are available")]
     Insufficient { available: i64 },
@@ -52,7 +52,7 @@ impl Refusal for StockError {
     }
 }
 
-impl Retryable for StockError {
+impl LostRace for StockError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Command(error) if error.is_lost_race())
     }

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tracing::info;
 
 use crate::actor::Actor;
-use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, LostRace};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal::{self, Changes};
 use crate::tables::listings::lock_listing;
@@ -48,7 +48,7 @@ pub struct ChangeStatus {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeStatusError {
-    #[error("A listing that is {from} does not take {}", verb.as_str())]
+    #[error("Cannot {} a listing with status {from}", verb.as_str())]
     NotFrom { from: Status, verb: StatusVerb },
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -63,7 +63,7 @@ impl Refusal for ChangeStatusError {
     }
 }
 
-impl Retryable for ChangeStatusError {
+impl LostRace for ChangeStatusError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Command(error) if error.is_lost_race())
     }

@@ -18,7 +18,7 @@ use super::revise::{NewIds, revise};
 use super::with_stock::{ListingWithStock, open};
 use super::words::is_external_id;
 use crate::actor::Actor;
-use crate::command::{CommandApp, CommandError, Retryable};
+use crate::command::{CommandApp, CommandError, LostRace};
 use crate::journal::{self, Changes};
 use crate::tables::listings::{find_by_external_id, lock_listings};
 use crate::tables::stock::lock_stock_of;
@@ -57,9 +57,9 @@ pub struct LineOutcome {
 /// Why a line was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    #[error("The listing breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
-    #[error("The lines before took all the time; nothing of this one was done, send it again")]
+    #[error("Deadline reached before this line; it was not processed, send it again")]
     LeftOut,
     /// The transaction of this line and others failed as a whole.
     #[error("{why}")]
@@ -103,7 +103,7 @@ impl Refusal for CreateBatchError {
     }
 }
 
-impl Retryable for CreateBatchError {
+impl LostRace for CreateBatchError {
     fn is_lost_race(&self) -> bool {
         // Another command has just created a listing with one of these external ids: the next attempt replaces it.
         self.0.is_lost_race() || matches!(self.0, CommandError::Taken(_))

@@ -12,7 +12,7 @@ use super::content::{Content, Opening};
 use super::draft::{ListingDraft, refusing_server_owned};
 use super::with_stock::open;
 use crate::actor::Actor;
-use crate::command::{CommandApp, CommandError, CommandOutcome, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, LostRace};
 use crate::idempotency::{self, IdempotencyScope};
 use crate::journal;
 use crate::transaction;
@@ -33,7 +33,7 @@ pub struct CreateListing {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("The listing breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
     #[error("Only an admin may make listings for others")]
     ForAnother,
@@ -58,7 +58,7 @@ impl Refusal for CreateError {
     }
 }
 
-impl Retryable for CreateError {
+impl LostRace for CreateError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Command(error) if error.is_lost_race())
     }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// What `patch` makes of `target`: members are replaced, objects merged. Where the RFC takes a member away this leaves a
-/// `null`, so that whoever reads the result can still tell that a member is none that there is.
+/// What `patch` makes of `target`: members are replaced, objects merged. Where the RFC removes a member this leaves a
+/// `null`, so that an unknown member can still be reported.
 pub fn merge(target: Value, patch: &Value) -> Value {
     let Value::Object(patch) = patch else { return patch.clone() };
     let mut merged = match target {

@@ -76,7 +76,7 @@ pub async fn patch_listing_in(
     Ok(changes.outcome(after.listing))
 }
 
-/// A patch without faults of its own. Applied to a listing it may still break a rule.
+/// A patch that is valid without looking at the listing. Applied to a listing it may still break a rule.
 #[derive(Debug, Clone)]
 struct ListingPatch(Value);
 

@@ -12,7 +12,7 @@ use super::content::Content;
 use super::draft::{ListingDraft, ignoring_server_owned};
 use super::revise::{NewIds, lock_to_revise, revise};
 use crate::actor::Actor;
-use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, Retryable};
+use crate::command::{CommandApp, CommandError, CommandOutcome, Expected, LostRace};
 use crate::journal;
 use crate::transaction;
 
@@ -31,7 +31,7 @@ pub struct ReplaceListing {
 /// Why a listing was not replaced or patched.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
-    #[error("The listing breaks rules")]
+    #[error("Validation failed")]
     Invalid(Vec<Fault>),
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -53,7 +53,7 @@ impl Refusal for ReplaceError {
     }
 }
 
-impl Retryable for ReplaceError {
+impl LostRace for ReplaceError {
     fn is_lost_race(&self) -> bool {
         matches!(self, Self::Command(error) if error.is_lost_race())
     }

@@ -15,7 +15,7 @@ use crate::actor::Actor;
 
 pub const SELLER: UserId = UserId(Uuid::from_u128(7));
 
-/// The moment of what happened before.
+/// Creation time of the fixtures, one day before `now()`.
 pub const THEN: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// The moment of the command.

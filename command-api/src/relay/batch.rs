@@ -96,7 +96,7 @@ mod tests {
             event(3, 5),
             event(3, 7),
             event(3, 8),
-            // A gap at once.
+            // Its first event already has a gap before it.
             event(4, 6),
             // Stored long ago, and still the next.
             event(5, 8),

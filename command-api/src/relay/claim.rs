@@ -80,7 +80,7 @@ impl Claimer {
         self.floors.extend(reached);
         for row in unpublishable {
             if self.logged.insert(row.id) {
-                warn!(aggregate.id = %row.id, outbox.seq = row.seq, "Left an event in the outbox: no subject can name {:?} {}", row.kind, row.id);
+                warn!(aggregate.id = %row.id, outbox.seq = row.seq, "Event cannot be published: kind {:?} is not valid in a NATS subject", row.kind);
             }
         }
         Ok(events)
@@ -109,7 +109,8 @@ impl Claimer {
 
 /// Returns how many rows to read per shard, if the claim before found rows in so many shards.
 ///
-/// A backlog in many shards fills a batch with a few rows of each; reading a whole batch of each costs a third of the claim.
+/// A backlog in many shards fills a batch with a few rows of each. Reading a full batch per shard would take a third of the claim's
+/// time.
 fn rows_per_shard(shards_with_rows: usize) -> i64 {
     let shards = i64::try_from(shards_with_rows).unwrap_or(i64::MAX).max(1);
     // Twice the average: shards are never filled evenly.

@@ -56,7 +56,7 @@ pub async fn run(settings: LaneSettings, stop: CancellationToken) -> anyhow::Res
         settings.status.waiting(settings.number, error.to_string());
         anyhow::ensure!(!matches!(error, LaneError::Misconfigured(_)), "{error}");
         let retry = throttle.retry_delay;
-        warn!(relay.lane = settings.number, error = %error, retry_ms = retry.as_millis(), "Will reconnect lane {}: {error}", settings.number);
+        warn!(relay.lane = settings.number, error = %error, retry_ms = retry.as_millis(), "Lane {} reconnects in {} ms: {error}", settings.number, retry.as_millis());
         let _stopped = stop.run_until_cancelled(sleep(retry)).await;
         throttle = throttle.after_error(&error);
     }

@@ -19,7 +19,7 @@ pub struct StreamExtent {
 }
 
 impl StreamExtent {
-    /// Returns what a stream with this extent has lost since it had the extent `before`. `acknowledged` is the newest sequence that
+    /// Returns what was lost between the observations `before` and `self`. `acknowledged` is the newest sequence that
     /// the broker acknowledged in between, 0 for none.
     fn loss_since(&self, before: &Self, acknowledged: u64) -> Option<String> {
         let Self { created, first, last, messages } = *self;

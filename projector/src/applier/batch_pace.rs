@@ -43,7 +43,7 @@ impl BatchPace {
         let part = took.as_secs_f64() / self.limits.timeout.as_secs_f64();
         let full = writes >= self.writes;
         let next = if strained {
-            // Two at least: one alone never shows whether the event is at fault or its store.
+            // Keep two or more: if a batch of one fails, event and store cannot be told apart.
             if part > QUICK { self.writes / 2 } else { self.writes }.max(2)
         } else if part <= QUICK {
             if full { self.writes * 2 } else { self.writes }
@@ -57,7 +57,7 @@ impl BatchPace {
         self.writes = next.min(self.limits.events);
     }
 
-    /// The store was away, or lost a batch of this many writes.
+    /// The store did not answer, or lost a batch of this many writes.
     pub fn lost(&mut self, writes: usize) {
         *self = Self { in_flight: 1, writes: 1, lost: writes, ..*self };
     }

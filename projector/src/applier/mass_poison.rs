@@ -40,7 +40,7 @@ impl MassPoison {
         (poison.len() >= SUSPICIOUS_AGGREGATES && poison.len() * 100 > self.latest.len() * SUSPICIOUS_PERCENT).then_some(poison)
     }
 
-    /// An aggregate that has dead letters from before is no new evidence.
+    /// Does not count an aggregate towards mass poison, because its dead letters are known.
     pub fn forget(&mut self, subject: &str) {
         self.latest.retain(|poison| poison.as_deref() != Some(subject));
     }

@@ -1,4 +1,4 @@
-//! Probes a store that was away: applies one event after the other until the store takes one (decision 0303).
+//! Probes a store that was unavailable: applies one event after the other until the store takes one (decision 0303).
 //!
 //! As long as none is taken, no event is at fault and no try is counted. Once one is taken, those that were refused before it failed
 //! for a reason of their own, and are judged.

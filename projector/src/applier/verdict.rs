@@ -1,4 +1,5 @@
-//! Decides what is done about an event after each try. The only place that does (PROTOCOL P5).
+//! Decides what is done about a failed event; no other module does (PROTOCOL P5). Which kind of failure it is, is decided by the
+//! projection's store (`projections/*`).
 
 use std::time::Duration;
 

@@ -41,7 +41,7 @@ pub async fn write_batch<P: Projection>(projection: Arc<P>, groups: Vec<EventGro
     FinishedBatch { groups, results, took: started.elapsed() }
 }
 
-/// The event's part in the trace of the request that caused it; it costs nothing if nobody records that trace.
+/// The event's part in the trace of the request that caused it. Without a sampled trace no span is created.
 fn span<P: Projection>(event: &SourceEvent) -> Span {
     let Some(traceparent) = event.header(header::TRACE_PARENT).filter(|traceparent| is_sampled(traceparent)) else {
         return Span::none();
@@ -93,7 +93,7 @@ async fn store<P: Projection>(projection: &P, writes: Vec<P::Write>) -> Result<V
         Err(_) => Err(SystemicFailure(anyhow!("the store has not answered for {} s", BATCH_TIMEOUT.as_secs()))),
         Ok(Err(panic)) => {
             let error = anyhow!("panicked: {}", panic_text(&*panic));
-            // Which event of several caused it shows when they are probed one by one.
+            // With several events the culprit is unknown; the hold probes them one at a time.
             if alone { Ok(vec![Err(EventFailure::Poison(error))]) } else { Err(SystemicFailure(error)) }
         }
     }

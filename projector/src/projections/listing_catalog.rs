@@ -1,9 +1,9 @@
-//! `listing_catalog` lists a seller's own listings, drafts too, and is searched while OpenSearch is away: `projection.listings`.
+//! `listing_catalog` lists a seller's own listings, drafts too, and is searched while OpenSearch is unavailable: `projection.listings`.
 
 use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId};
 use sqlx::PgPool;
 use uuid::Uuid;
-use views::listing_catalog::{Row, SearchText};
+use views::listing_catalog::{ListingCatalogRow, SearchText};
 
 use super::postgres::{VersionedTable, provision_partitions, upsert_all};
 use crate::connections::{STATEMENT_TIMEOUT, StoreClients};
@@ -25,7 +25,7 @@ impl Projection for ListingCatalog {
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND];
     const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: STATEMENT_TIMEOUT };
 
-    type Write = Row;
+    type Write = ListingCatalogRow;
 
     fn open(stores: &StoreClients, generation: &Generation) -> Self {
         Self { db: stores.db.clone(), generation: generation.number }
@@ -35,33 +35,33 @@ impl Projection for ListingCatalog {
         provision_partitions(stores, generations).await
     }
 
-    fn render(&self, event: &Event) -> anyhow::Result<Row> {
+    fn render(&self, event: &Event) -> anyhow::Result<ListingCatalogRow> {
         match event.state::<Listing>()? {
-            Some(listing) => Ok(Row::of(&listing)?),
-            None => Ok(Row::tombstone(ListingId(event.meta.key.id), event.meta.version)),
+            Some(listing) => Ok(ListingCatalogRow::of(&listing)?),
+            None => Ok(ListingCatalogRow::tombstone(ListingId(event.meta.key.id), event.meta.version)),
         }
     }
 
-    async fn store(&self, rows: Vec<Row>) -> Result<Vec<EventResult>, SystemicFailure> {
+    async fn store(&self, rows: Vec<ListingCatalogRow>) -> Result<Vec<EventResult>, SystemicFailure> {
         upsert_all(self, &rows).await
     }
 }
 
 impl VersionedTable for ListingCatalog {
-    type Row = Row;
+    type Row = ListingCatalogRow;
 
-    fn id(row: &Row) -> Uuid {
+    fn id(row: &ListingCatalogRow) -> Uuid {
         row.id
     }
 
-    async fn upsert(&self, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+    async fn upsert(&self, rows: &[ListingCatalogRow]) -> sqlx::Result<Vec<Uuid>> {
         upsert(&self.db, self.generation, rows).await
     }
 }
 
 /// Writes all rows in one statement, in the order of their keys, so that two statements never wait for each other in a circle.
-async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
-    fn column<'r, T>(rows: &'r [Row], of: impl Fn(&'r Row) -> T) -> Vec<T> {
+async fn upsert(db: &PgPool, generation: i32, rows: &[ListingCatalogRow]) -> sqlx::Result<Vec<Uuid>> {
+    fn column<'r, T>(rows: &'r [ListingCatalogRow], of: impl Fn(&'r ListingCatalogRow) -> T) -> Vec<T> {
         rows.iter().map(of).collect()
     }
     let joined = |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| texts.join(SEPARATOR));

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use events::{Aggregate as _, AggregateKind, Event, Listing, ListingId, Stock, VariantId};
 use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind};
 use service::redis::Redis;
-use views::listing_page::{self, GATE, Write};
+use views::listing_page::{self, GATE, PageWrite};
 
 use crate::connections::{REDIS_TIMEOUT, StoreClients};
 use crate::generations::Generation;
@@ -19,7 +19,7 @@ pub struct ListingPages {
 
 impl ListingPages {
     /// Sends all writes in one round trip. If Redis does not know the script, it is loaded and the writes are sent again.
-    async fn pipeline(&self, writes: &[Write]) -> Result<Vec<RedisResult<bool>>, RedisError> {
+    async fn pipeline(&self, writes: &[PageWrite]) -> Result<Vec<RedisResult<bool>>, RedisError> {
         let mut pipeline = redis::pipe();
         for write in writes {
             pipeline.cmd("EVALSHA").arg(self.gate.get_hash()).arg(1).arg(&write.key);
@@ -47,42 +47,42 @@ impl Projection for ListingPages {
     const AGGREGATES: &'static [AggregateKind] = &[Listing::KIND, Stock::KIND];
     const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: REDIS_TIMEOUT };
 
-    type Write = Write;
+    type Write = PageWrite;
 
     fn open(stores: &StoreClients, generation: &Generation) -> Self {
         Self { redis: stores.redis.clone(), gate: Script::new(GATE), generation: generation.number }
     }
 
-    fn render(&self, event: &Event) -> anyhow::Result<Write> {
+    fn render(&self, event: &Event) -> anyhow::Result<PageWrite> {
         let (id, version) = (event.meta.key.id, event.meta.version);
         if event.is_of::<Stock>() {
             return Ok(match event.state::<Stock>()? {
-                Some(stock) => Write::stock(self.generation, &stock)?,
-                None => Write::stock_gone(self.generation, VariantId(id), version),
+                Some(stock) => PageWrite::stock(self.generation, &stock)?,
+                None => PageWrite::stock_gone(self.generation, VariantId(id), version),
             });
         }
         Ok(match event.state::<Listing>()? {
-            Some(listing) => Write::listing(self.generation, &listing)?,
-            None => Write::listing_gone(self.generation, ListingId(id), version),
+            Some(listing) => PageWrite::listing(self.generation, &listing)?,
+            None => PageWrite::listing_gone(self.generation, ListingId(id), version),
         })
     }
 
-    async fn store(&self, writes: Vec<Write>) -> Result<Vec<EventResult>, SystemicFailure> {
+    async fn store(&self, writes: Vec<PageWrite>) -> Result<Vec<EventResult>, SystemicFailure> {
         let results = self
             .pipeline(&writes)
             .await
             .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("Redis does not answer")))?;
-        let results = judge(results);
+        let results = classify_results(results);
         if results.is_err() {
-            // The server may be a replica by now, and another one have its name.
+            // After a failover the name may point to another server: reconnect.
             self.redis.give_up();
         }
         results
     }
 }
 
-/// Judges the answer to each write. An error that all of several writes share is about Redis, unless it is known to be about a key.
-fn judge(results: Vec<RedisResult<bool>>) -> Result<Vec<EventResult>, SystemicFailure> {
+/// Classifies the answer to each write. An error that all of several writes share is about Redis, unless it is known to be about a key.
+fn classify_results(results: Vec<RedisResult<bool>>) -> Result<Vec<EventResult>, SystemicFailure> {
     let is_unclear = |result: &RedisResult<bool>| result.as_ref().is_err_and(|error| error.code() != Some("WRONGTYPE"));
     let all_failed = results.len() > 1 && results.iter().all(is_unclear);
     results
@@ -116,25 +116,25 @@ mod tests {
     #[test]
     fn one_write_that_fails_among_others_may_work_later() {
         let wrong_type = server_error("WRONGTYPE Operation against a key holding the wrong kind of value");
-        let outcomes = judge(vec![Ok(true), Err(wrong_type), Ok(false)]).unwrap();
+        let outcomes = classify_results(vec![Ok(true), Err(wrong_type), Ok(false)]).unwrap();
         assert!(matches!(outcomes[..], [Ok(WriteEffect::Applied), Err(EventFailure::Transient(_)), Ok(WriteEffect::Superseded)]));
     }
 
     #[test]
     fn what_all_writes_meet_is_about_redis() {
         let error = || server_error("ERR something new");
-        assert!(judge(vec![Err(error()), Err(error())]).is_err());
+        assert!(classify_results(vec![Err(error()), Err(error())]).is_err());
         let wrong_type = || server_error("WRONGTYPE Operation against a key holding the wrong kind of value");
-        assert!(judge(vec![Err(wrong_type()), Err(wrong_type())]).is_ok(), "each is about its key");
+        assert!(classify_results(vec![Err(wrong_type()), Err(wrong_type())]).is_ok(), "each is about its key");
         // Alone nobody can tell.
-        assert!(judge(vec![Err(error())]).is_ok());
+        assert!(classify_results(vec![Err(error())]).is_ok());
         for line in [
             "OOM command not allowed when used memory > 'maxmemory'",
             "LOADING Redis is loading",
             "READONLY You can't write",
             "NOPERM no",
         ] {
-            assert!(judge(vec![Ok(true), Err(server_error(line))]).is_err(), "{line}");
+            assert!(classify_results(vec![Ok(true), Err(server_error(line))]).is_err(), "{line}");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::connections::{SEARCH_TIMEOUT, StoreClients};
 use crate::generations::Generation;
 use crate::projection::{EventFailure, EventResult, Projection, SystemicFailure, WriteEffect, WriteLimits};
 
-/// The fields of an answer that are judged. Without the others the answer to a thousand documents is small.
+/// The fields of an answer that are classified. Without the others the answer to a thousand documents is small.
 const ANSWER_FIELDS: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
@@ -41,8 +41,8 @@ impl ListingSearch {
                 .send(body)
                 .await
                 .map_err(|error| SystemicFailure(anyhow::Error::new(error).context("OpenSearch does not answer")))?;
-            match judge_request(status, part.len(), &answer) {
-                BulkOutcome::Answered => results.extend(judge_items(&answer, part.len())?),
+            match classify_request(status, part.len(), &answer) {
+                BulkOutcome::Answered => results.extend(classify_items(&answer, part.len())?),
                 BulkOutcome::TooLarge => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
@@ -106,7 +106,7 @@ enum BulkOutcome {
     Refused(anyhow::Error),
 }
 
-fn judge_request(status: StatusCode, items: usize, answer: &[u8]) -> BulkOutcome {
+fn classify_request(status: StatusCode, items: usize, answer: &[u8]) -> BulkOutcome {
     match status.as_u16() {
         200 => BulkOutcome::Answered,
         413 if items > 1 => BulkOutcome::TooLarge,
@@ -138,16 +138,16 @@ struct ItemError {
     reason: Option<String>,
 }
 
-/// Judges the items of a bulk, each for itself. A failure of the whole request if one item is about the index or the node, or if none of
+/// Classifies the items of a bulk, each for itself. A failure of the whole request if one item is about the index or the node, or if none of
 /// several was taken for want of capacity.
-fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<EventResult>, SystemicFailure> {
+fn classify_items(answer: &[u8], sent: usize) -> Result<Vec<EventResult>, SystemicFailure> {
     let answer: BulkAnswer = serde_json::from_slice(answer)
         .map_err(|error| SystemicFailure(anyhow!("OpenSearch's answer cannot be read: {error}")))?;
     if answer.items.len() != sent {
         return Err(SystemicFailure(anyhow!("OpenSearch answered for {} of {sent} documents", answer.items.len())));
     }
     let results: Vec<EventResult> =
-        answer.items.into_iter().map(|item| judge_item(item.index)).collect::<Result<_, SystemicFailure>>()?;
+        answer.items.into_iter().map(|item| classify_item(item.index)).collect::<Result<_, SystemicFailure>>()?;
     match results.first() {
         Some(Err(EventFailure::Transient(error)))
             if sent > 1 && results.iter().all(|result| matches!(result, Err(EventFailure::Transient(_)))) =>
@@ -158,7 +158,7 @@ fn judge_items(answer: &[u8], sent: usize) -> Result<Vec<EventResult>, SystemicF
     }
 }
 
-fn judge_item(item: ItemResult) -> Result<EventResult, SystemicFailure> {
+fn classify_item(item: ItemResult) -> Result<EventResult, SystemicFailure> {
     let ItemError { kind, reason } = item.error.unwrap_or_default();
     let error = || anyhow!("OpenSearch: {} {kind}: {}", item.status, reason.as_deref().unwrap_or_default());
     match (item.status, kind.as_str()) {
@@ -169,6 +169,8 @@ fn judge_item(item: ItemResult) -> Result<EventResult, SystemicFailure> {
             Err(SystemicFailure(error()))
         }
         (400, _) => Ok(Err(EventFailure::Poison(error()))),
+        (429 | 500..=599, _) => Ok(Err(EventFailure::Transient(error()))),
+        // Unknown: tried again; if it never succeeds, the event becomes a dead letter.
         _ => Ok(Err(EventFailure::Transient(error()))),
     }
 }
@@ -187,13 +189,13 @@ mod tests {
         format!(r#"{{"index":{{"status":{status},"error":{{"type":"{kind}","reason":"because"}}}}}}"#)
     }
 
-    fn judged(items: &[String]) -> Result<Vec<EventResult>, SystemicFailure> {
-        judge_items(format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(",")).as_bytes(), items.len())
+    fn classified(items: &[String]) -> Result<Vec<EventResult>, SystemicFailure> {
+        classify_items(format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(",")).as_bytes(), items.len())
     }
 
     #[test]
     fn each_item_is_judged_for_itself() {
-        let outcomes = judged(&[
+        let outcomes = classified(&[
             r#"{"index":{"status":201}}"#.to_owned(),
             item(409, "version_conflict_engine_exception"),
             item(429, "rejected_execution_exception"),
@@ -225,32 +227,32 @@ mod tests {
             (429, "cluster_block_exception"),
             (401, "security_exception"),
         ] {
-            assert!(judged(&[item(status, kind), r#"{"index":{"status":201}}"#.to_owned()]).is_err(), "{status} {kind}");
+            assert!(classified(&[item(status, kind), r#"{"index":{"status":201}}"#.to_owned()]).is_err(), "{status} {kind}");
         }
     }
 
     #[test]
     fn when_none_of_several_is_taken_the_store_is_overloaded() {
         let busy = || item(429, "rejected_execution_exception");
-        assert!(judged(&[busy(), busy()]).is_err());
-        assert!(judged(&[busy()]).is_ok());
-        assert!(judged(&[busy(), item(400, "mapper_parsing_exception")]).is_ok());
+        assert!(classified(&[busy(), busy()]).is_err());
+        assert!(classified(&[busy()]).is_ok());
+        assert!(classified(&[busy(), item(400, "mapper_parsing_exception")]).is_ok());
     }
 
     #[test]
     fn the_whole_answer_is_judged_by_its_status() {
-        let judge = |status: u16, items| judge_request(StatusCode::from_u16(status).unwrap(), items, b"{}");
-        assert!(matches!(judge(200, 2), BulkOutcome::Answered));
-        assert!(matches!(judge(413, 2), BulkOutcome::TooLarge));
-        assert!(matches!(judge(413, 1), BulkOutcome::Poison(_)));
+        let classify = |status: u16, items| classify_request(StatusCode::from_u16(status).unwrap(), items, b"{}");
+        assert!(matches!(classify(200, 2), BulkOutcome::Answered));
+        assert!(matches!(classify(413, 2), BulkOutcome::TooLarge));
+        assert!(matches!(classify(413, 1), BulkOutcome::Poison(_)));
         for status in [400, 401, 403, 404, 408, 429, 500, 502, 503, 504] {
-            assert!(matches!(judge(status, 1), BulkOutcome::Refused(_)), "{status}");
+            assert!(matches!(classify(status, 1), BulkOutcome::Refused(_)), "{status}");
         }
     }
 
     #[test]
     fn an_answer_that_lacks_items_is_no_answer() {
-        assert!(judge_items(br#"{"items":[]}"#, 1).is_err());
-        assert!(judge_items(b"<html>", 1).is_err());
+        assert!(classify_items(br#"{"items":[]}"#, 1).is_err());
+        assert!(classify_items(b"<html>", 1).is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! Writes rows of state projections to Postgres. One statement writes many rows and fails as a whole for one of them, so a failed
-//! statement is judged by its SQLSTATE (PROTOCOL P5) and, where one row may be at fault, split until that row is found.
+//! statement is classified by its SQLSTATE (PROTOCOL P5) and, where one row may be at fault, split until that row is found.
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ const NO_PARTITION: &str = "23514";
 pub async fn provision_partitions(stores: &StoreClients, generations: &[Generation]) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::with_capacity(generations.len());
     for generation in generations {
-        let done = if generations::create_partition(&stores.db, generation).await? { "created" } else { "is as it should be" };
+        let done = if generations::create_partition(&stores.db, generation).await? { "created" } else { "unchanged" };
         lines.push(format!("partition of {}: {done}", generation.name()));
     }
     Ok(lines)
@@ -48,7 +48,7 @@ pub async fn upsert_all<T: VersionedTable>(table: &T, rows: &[T::Row]) -> Result
                     }),
                 );
             }
-            Err(error) => match judge(&error) {
+            Err(error) => match classify_error(&error) {
                 SqlErrorScope::Server => return Err(SystemicFailure(anyhow!("Postgres: {error}"))),
                 SqlErrorScope::Row | SqlErrorScope::Unknown if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -86,18 +86,18 @@ enum SqlErrorScope {
     Unknown,
 }
 
-fn judge(error: &sqlx::Error) -> SqlErrorScope {
+fn classify_error(error: &sqlx::Error) -> SqlErrorScope {
     if let sqlx::Error::Database(error) = error {
         let code = error.code().unwrap_or_default();
         // A row without a partition fails as a check does, but there is no constraint: the generation was not provisioned.
         let is_without_partition = code == NO_PARTITION && error.constraint().is_none();
-        return if is_without_partition { SqlErrorScope::Server } else { judge_code(&code) };
+        return if is_without_partition { SqlErrorScope::Server } else { classify_code(&code) };
     }
     if matches!(error, sqlx::Error::Encode(_)) { SqlErrorScope::Row } else { SqlErrorScope::Server }
 }
 
-/// Judges a SQLSTATE. Its first two characters are its class.
-fn judge_code(code: &str) -> SqlErrorScope {
+/// Classifies a SQLSTATE. Its first two characters are its class.
+fn classify_code(code: &str) -> SqlErrorScope {
     match (code, code.get(..2).unwrap_or_default()) {
         ("40001" | "40P01", _) => SqlErrorScope::Conflict,
         ("25006", _) | (_, "08" | "28" | "42" | "53" | "57") => SqlErrorScope::Server,
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_code_tells_what_it_is_about() {
-        for (code, judged) in [
+        for (code, scope) in [
             ("22P05", SqlErrorScope::Row),
             ("23514", SqlErrorScope::Row),
             ("54000", SqlErrorScope::Row),
@@ -127,7 +127,7 @@ mod tests {
             ("XX000", SqlErrorScope::Unknown),
             ("", SqlErrorScope::Unknown),
         ] {
-            assert_eq!(judge_code(code), judged, "{code}");
+            assert_eq!(classify_code(code), scope, "{code}");
         }
     }
 
@@ -149,9 +149,9 @@ mod tests {
         }
     }
 
-    struct Away;
+    struct Unreachable;
 
-    impl VersionedTable for Away {
+    impl VersionedTable for Unreachable {
         type Row = u128;
 
         fn id(row: &u128) -> Uuid {
@@ -178,6 +178,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_away_is_no_rows_fault() {
-        assert!(upsert_all(&Away, &[1, 2]).await.is_err());
+        assert!(upsert_all(&Unreachable, &[1, 2]).await.is_err());
     }
 }

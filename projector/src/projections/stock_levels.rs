@@ -3,7 +3,7 @@
 use events::{Aggregate as _, AggregateKind, Event, Stock, VariantId};
 use sqlx::PgPool;
 use uuid::Uuid;
-use views::stock_levels::Row;
+use views::stock_levels::StockLevelRow;
 
 use super::postgres::{VersionedTable, provision_partitions, upsert_all};
 use crate::connections::{STATEMENT_TIMEOUT, StoreClients};
@@ -22,7 +22,7 @@ impl Projection for StockLevels {
     const AGGREGATES: &'static [AggregateKind] = &[Stock::KIND];
     const LIMITS: WriteLimits = WriteLimits { events: 500, bytes: 4 * 1024 * 1024, in_flight: 2, timeout: STATEMENT_TIMEOUT };
 
-    type Write = Row;
+    type Write = StockLevelRow;
 
     fn open(stores: &StoreClients, generation: &Generation) -> Self {
         Self { db: stores.db.clone(), generation: generation.number }
@@ -32,32 +32,32 @@ impl Projection for StockLevels {
         provision_partitions(stores, generations).await
     }
 
-    fn render(&self, event: &Event) -> anyhow::Result<Row> {
+    fn render(&self, event: &Event) -> anyhow::Result<StockLevelRow> {
         match event.state::<Stock>()? {
-            Some(stock) => Ok(Row::of(&stock)),
-            None => Ok(Row::tombstone(VariantId(event.meta.key.id), event.meta.version)),
+            Some(stock) => Ok(StockLevelRow::of(&stock)),
+            None => Ok(StockLevelRow::tombstone(VariantId(event.meta.key.id), event.meta.version)),
         }
     }
 
-    async fn store(&self, rows: Vec<Row>) -> Result<Vec<EventResult>, SystemicFailure> {
+    async fn store(&self, rows: Vec<StockLevelRow>) -> Result<Vec<EventResult>, SystemicFailure> {
         upsert_all(self, &rows).await
     }
 }
 
 impl VersionedTable for StockLevels {
-    type Row = Row;
+    type Row = StockLevelRow;
 
-    fn id(row: &Row) -> Uuid {
+    fn id(row: &StockLevelRow) -> Uuid {
         row.variant_id
     }
 
-    async fn upsert(&self, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+    async fn upsert(&self, rows: &[StockLevelRow]) -> sqlx::Result<Vec<Uuid>> {
         upsert(&self.db, self.generation, rows).await
     }
 }
 
 /// Writes all rows in one statement, in the order of their keys, so that two statements never wait for each other in a circle.
-async fn upsert(db: &PgPool, generation: i32, rows: &[Row]) -> sqlx::Result<Vec<Uuid>> {
+async fn upsert(db: &PgPool, generation: i32, rows: &[StockLevelRow]) -> sqlx::Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"insert into projection.stock_levels as stored
                   (generation, variant_id, version, removed, listing_id, seller_id, on_hand, reserved, low_stock_threshold, updated_at)

@@ -23,7 +23,7 @@ pub async fn provision(
     let info = format!("CONSUMER.INFO.{EVENTS_STREAM}.{durable}");
     let found = request_config(jetstream, info.clone(), None).await?;
     let done = match &found {
-        Some(found) if differences(&requested, found).is_empty() => return Ok(format!("consumer {durable}: is as it should be")),
+        Some(found) if differences(&requested, found).is_empty() => return Ok(format!("consumer {durable}: unchanged")),
         Some(_) => "updated",
         None => "created",
     };

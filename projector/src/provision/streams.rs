@@ -19,7 +19,7 @@ pub async fn provision(jetstream: &jetstream::Context, definition: &str) -> anyh
 
     let found = request_config(jetstream, info("INFO"), None).await?;
     let done = match &found {
-        Some(found) if differences(config, found).is_empty() => return Ok(format!("stream {name}: is as it should be")),
+        Some(found) if differences(config, found).is_empty() => return Ok(format!("stream {name}: unchanged")),
         Some(found) => {
             // Settings that an operator added stay.
             let merged: Map<String, Value> = found.clone().into_iter().chain(config.clone()).collect();

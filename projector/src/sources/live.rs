@@ -13,7 +13,7 @@
 //!                │   └─────────────────────│ Consuming │─────────────────────────────┘
 //!                │     durable is gone     └───────────┘─────────────────────┐
 //!                │                           │       ▲                       │ the program stops, or the
-//!                │   the store is away, too  │       │ the store             │ generation is retired
+//!                │   the store fails, too    │       │ the store             │ generation is retired
 //!                │   many retries, or mass   ▼       │ answers               ▼
 //!                │   poison                ┌───────────┐                 ┌──────────┐      ┌───────┐
 //!                └─────────────────────────│  Holding  │                 │ Draining │─────▶│ Ended │
@@ -70,7 +70,7 @@ const NEWER_POLL: Duration = Duration::from_secs(1);
 /// The delay before the first probe; it doubles with each further one up to [`SLOWEST_PROBE`].
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 const SLOWEST_PROBE: Duration = Duration::from_secs(4);
-/// Everything was given back, so that there is an event at once, unless other processes have them all.
+/// Timeout of a pull while probing. A pull returns at once, because everything was given back (unless other processes hold the events).
 const PROBE_PULL: Duration = Duration::from_secs(1);
 /// How many events the first round of probing tries while none is taken; it doubles with each further round up to
 /// [`MOST_PROBED`]. The broker hands out what was given back before anything new, and the same events first.
@@ -178,7 +178,7 @@ impl<P: Projection> LiveSource<P> {
         let why = format!("{error:#}");
         if self.running.set_state(FeedState::Waiting { why: why.clone() }) {
             let (name, generation) = (self.running.name(), self.running.generation().number);
-            warn!(projection.name = P::NAME, generation, error = why, "{name} waits: {why}");
+            warn!(projection.name = P::NAME, generation, error = why, "{name} is not connected to its durable consumer: {why}");
         }
         self.applier.abandon();
         tokio::select! {
@@ -213,7 +213,7 @@ impl<P: Projection> LiveSource<P> {
                 Wakeup::Stop => return Ok(SessionState::Draining(session)),
                 Wakeup::Finished(batch) => {
                     let judgement = self.applier.judge(batch.context("the write of a batch ended without a result")?).await?;
-                    let hold = self.follow(&mut session, judgement).await?;
+                    let hold = self.carry_out(&mut session, judgement).await?;
                     if let Some(why) = hold.or_else(|| self.too_many_retries(&session)) {
                         return Ok(SessionState::Holding { session, why });
                     }
@@ -262,11 +262,11 @@ impl<P: Projection> LiveSource<P> {
         self.applier.resume_slowly();
         self.running.set_state(FeedState::Consuming);
         let held_ms = (self.dependencies.clock.now() - since).num_milliseconds();
-        info!(projection.name = P::NAME, generation, held_ms, "{name} goes on after {held_ms} ms");
+        info!(projection.name = P::NAME, generation, held_ms, "{name} consumes again after {held_ms} ms");
         Ok(SessionState::Consuming(session))
     }
 
-    /// One round of probing: why the store is still away, or `None` if it answers or there is nothing to try.
+    /// One round of probing: why the store still fails, or `None` if it answers or there is nothing to try.
     async fn probe(&mut self, session: &mut Session, most: usize, stop: &CancellationToken) -> anyhow::Result<Option<String>> {
         let mut round = Probe::default();
         while round.refused() < most && !stop.is_cancelled() {
@@ -275,9 +275,9 @@ impl<P: Projection> LiveSource<P> {
             match self.applier.probe(&mut round, event).await? {
                 ProbeResult::Refused => self.keep_in_progress(session).await?,
                 ProbeResult::Undecided(judgement) => {
-                    self.follow(session, judgement).await?;
+                    self.carry_out(session, judgement).await?;
                 }
-                ProbeResult::Answered(judgement) => return self.follow(session, judgement).await,
+                ProbeResult::Answered(judgement) => return self.carry_out(session, judgement).await,
             }
         }
         Ok(round.into_reason())
@@ -307,7 +307,7 @@ impl<P: Projection> LiveSource<P> {
             session.unacknowledged.receive(message);
         }
         let judgement = self.applier.drain().await?;
-        self.follow(&mut session, judgement).await?;
+        self.carry_out(&mut session, judgement).await?;
         let given_back = session.unacknowledged.nak_all().await?.len();
         let (name, generation) = (self.running.name(), self.running.generation().number);
         info!(projection.name = P::NAME, generation, given_back, "{name} stopped and gave {given_back} events back");
@@ -329,7 +329,7 @@ impl<P: Projection> LiveSource<P> {
     }
 
     /// Does what a judgement asks for, and returns the reason to hold, if there is one.
-    async fn follow(&mut self, session: &mut Session, judgement: Judgement) -> anyhow::Result<Option<String>> {
+    async fn carry_out(&mut self, session: &mut Session, judgement: Judgement) -> anyhow::Result<Option<String>> {
         for sequence in judgement.settled {
             session.unacknowledged.ack(sequence).await?;
             self.newer.remove(&sequence);
@@ -347,7 +347,13 @@ impl<P: Projection> LiveSource<P> {
             return;
         }
         let (name, generation) = (self.running.name(), self.running.generation().number);
-        warn!(projection.name = P::NAME, generation, event.sequence = sequence, error = why, "{name} holds: {why}");
+        warn!(
+            projection.name = P::NAME,
+            generation,
+            event.sequence = sequence,
+            error = why,
+            "{name} cannot read an event of a newer program and waits for a newer projector: {why}"
+        );
         self.newer.insert(sequence, why);
         self.show_newer();
     }

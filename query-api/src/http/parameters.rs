@@ -116,7 +116,7 @@ pub struct SearchParameters {
     facets: Vec<String>,
     /// `1` to highlight the matching words.
     #[param(inline)]
-    highlight: Option<Switch>,
+    highlight: Option<Flag>,
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<usize>,
     /// Continues where a page ended.
@@ -124,7 +124,7 @@ pub struct SearchParameters {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-enum Switch {
+enum Flag {
     #[serde(rename = "1", alias = "true")]
     On,
     #[serde(rename = "0", alias = "false")]
@@ -150,7 +150,7 @@ pub fn search_question(mut parameters: Parameters) -> Result<SearchQuestion, Pro
         words: q.unwrap_or_default(),
         filters,
         facets,
-        highlight: matches!(highlight, Some(Switch::On)),
+        highlight: matches!(highlight, Some(Flag::On)),
         paging: Paging { sort, limit, cursor },
     })?)
 }

@@ -48,8 +48,8 @@ impl SearchCache {
         Self { responses, lookups }
     }
 
-    /// The response to a query: a cached one, that of a search which is under way, or that of a new `search`. A problem is shared
-    /// by those who wait for it and not cached.
+    /// Returns the cached response, or the result of a running identical search, or of a new one. A problem is shared by those
+    /// who wait for it and not cached.
     pub async fn get(
         &self,
         query: &str,

@@ -30,7 +30,7 @@ const FETCH_WITHIN: Duration = Duration::from_secs(2);
 pub enum JwksSource {
     File(PathBuf),
     Url(String),
-    /// Our own, see [`Signer::jwks`](super::Signer::jwks).
+    /// The public key of this program's own signer, see [`Signer::jwks`](super::Signer::jwks).
     Known(Value),
 }
 
@@ -62,7 +62,7 @@ pub(super) enum KeyLookup {
 
 /// The key set and its fetches. Clones share both.
 #[derive(Clone)]
-pub(super) struct Keys(Arc<Inner>);
+pub(super) struct JwksCache(Arc<Inner>);
 
 struct Inner {
     source: JwksSource,
@@ -71,7 +71,7 @@ struct Inner {
     fetched: Mutex<Option<Instant>>,
 }
 
-impl Keys {
+impl JwksCache {
     pub fn new(source: JwksSource) -> Self {
         Self(Arc::new(Inner { source, current: RwLock::new(None), fetched: Mutex::new(None) }))
     }

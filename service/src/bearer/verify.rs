@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::TokenBearer;
-use super::keys::{JwksSource, KeyLookup, Keys};
+use super::keys::{JwksCache, JwksSource, KeyLookup};
 use crate::clock::Clock;
 
 /// The longest token that is looked at, in bytes; a usual one has a few hundred. Without a limit a client could make us hash megabytes.
@@ -35,7 +35,7 @@ pub enum BearerError {
 pub struct Verifier(Arc<Inner>);
 
 struct Inner {
-    keys: Keys,
+    keys: JwksCache,
     validation: Validation,
     verified: Cache<[u8; 32], VerifiedToken>,
     clock: Clock,
@@ -76,7 +76,7 @@ impl Verifier {
         }
         validation.set_required_spec_claims(&required);
         let verified = Cache::new(CACHED_TOKENS);
-        Self(Arc::new(Inner { keys: Keys::new(jwks), validation, verified, clock }))
+        Self(Arc::new(Inner { keys: JwksCache::new(jwks), validation, verified, clock }))
     }
 
     /// Reads the key set before the first token needs it. A failure is logged; the first token tries again.

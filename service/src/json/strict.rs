@@ -32,7 +32,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         deserialize_identifier(), deserialize_ignored_any(),
     }
 
-    /// The one method that differs: it asks for a map.
+    /// Only structs differ: arrays are refused, objects required.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,

@@ -76,7 +76,7 @@ impl<N: SecretName> Secret<N> {
         urls::<N>(self.expose()).map(str::to_owned).collect()
     }
 
-    /// The text for logs: a URL without user, password and parameters; nothing of any other secret.
+    /// The text for logs: a URL without user, password and parameters; `…` for a secret that is not a URL.
     #[must_use]
     pub fn shown(&self) -> String {
         if N::SCHEMES.is_empty() {

@@ -116,13 +116,13 @@ pub fn add_link(span: &Span, traceparent: Option<&str>) {
 }
 
 fn parse(traceparent: &str) -> Option<SpanContext> {
-    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Header(traceparent));
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &TraceparentCarrier(traceparent));
     Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
 }
 
-struct Header<'a>(&'a str);
+struct TraceparentCarrier<'a>(&'a str);
 
-impl Extractor for Header<'_> {
+impl Extractor for TraceparentCarrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         (TRACEPARENT == key).then_some(self.0)
     }

@@ -4,11 +4,11 @@ use chrono::{DateTime, Utc};
 use events::Listing;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use views::listing_catalog::Row;
+use views::listing_catalog::ListingCatalogRow;
 
 use crate::marketplace::Marketplace;
 
-/// The columns that are compared as JSON; a price as text, because it is told apart by its digits.
+/// The columns that are compared as JSON; a price as text, because its digits count.
 const COLUMNS: &str = "select id, l.created_at, lat, lon, to_jsonb(l) - '{generation,id,version,deleted,listing,search,created_at,lat,lon}'::text[] \
                            || jsonb_build_object('price', price::text) \
                          from projection.listings l join projection.generations using (generation) \
@@ -32,7 +32,7 @@ impl Marketplace {
         let mut words = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (id, created_at, lat, lon, held) in columns {
             let Some(state) = rows.get(&id).and_then(|row| row.state.clone()) else { continue };
-            let row = Row::of(&serde_json::from_value::<Listing>(state)?)?;
+            let row = ListingCatalogRow::of(&serde_json::from_value::<Listing>(state)?)?;
             let due = due(&row);
             let (typed, due_typed) = ((created_at, lat, lon), (row.created_at, row.lat, row.lon));
             if held != due || typed != due_typed {
@@ -51,9 +51,10 @@ impl Marketplace {
     }
 }
 
-fn due(row: &Row) -> Value {
-    let Row { seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price, .. } = row;
-    let Row { currency, available, .. } = row;
+fn due(row: &ListingCatalogRow) -> Value {
+    let ListingCatalogRow { seller_id, status, visibility, title, categories, brand, condition, tags, attributes, price, .. } =
+        row;
+    let ListingCatalogRow { currency, available, .. } = row;
     json!({
         "seller_id": seller_id, "status": status, "visibility": visibility, "title": title, "categories": categories, "brand": brand,
         "condition": condition, "tags": tags, "attributes": attributes, "price": price.map(|price| price.to_string()),

@@ -10,7 +10,7 @@ use crate::listing_catalog::category_levels;
 
 /// The document. The derived fields come first, then the listing's own beginning with `id`: [`listing_json`] cuts between them.
 #[derive(Serialize)]
-struct Document<'a> {
+struct SearchDocument<'a> {
     deleted: bool,
     categories: Vec<&'a str>,
     #[serde(rename = "type")]
@@ -38,7 +38,7 @@ const LISTING_BEGINS: &str = r#","id":""#;
 /// Never: a listing's keys are strings and its numbers finite.
 pub fn document(listing: &Listing) -> Result<Vec<u8>, serde_json::Error> {
     let category = listing.category.as_deref();
-    serde_json::to_vec(&Document {
+    serde_json::to_vec(&SearchDocument {
         deleted: false,
         categories: category.into_iter().flat_map(category_levels).collect(),
         product_type: category.and_then(|path| path.rsplit('/').next()),

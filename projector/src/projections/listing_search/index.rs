@@ -20,7 +20,7 @@ pub async fn provision(opensearch: &OpenSearch, alias: &str, generations: &[Gene
     if *stored != mapping_hash() {
         bail!("OpenSearch did not take the index template {alias}: its mapping hash is {stored}");
     }
-    lines.push(format!("index template {alias}: is as it should be"));
+    lines.push(format!("index template {alias}: unchanged"));
 
     for generation in generations {
         lines.push(provision_index(opensearch, &generation.search_index(alias)).await?);
@@ -39,7 +39,7 @@ async fn provision_index(opensearch: &OpenSearch, index: &str) -> anyhow::Result
         put(opensearch, &format!("/{index}"), &index_body()).await?;
         (get(opensearch, &format!("/{index}")).await?.1, "created")
     } else {
-        (found, "is as it should be")
+        (found, "unchanged")
     };
     let hash = &found[index]["mappings"]["_meta"]["mapping_hash"];
     if *hash != mapping_hash() {
@@ -61,7 +61,7 @@ async fn provision_alias(opensearch: &OpenSearch, alias: &str, serving: &str) ->
     let (status, found) = get(opensearch, &format!("/_alias/{alias}")).await?;
     let holders: Vec<&String> = found.as_object().map(|holders| holders.keys().collect()).unwrap_or_default();
     if status != StatusCode::NOT_FOUND && holders == [serving] {
-        return Ok(format!("alias {alias}: is as it should be"));
+        return Ok(format!("alias {alias}: unchanged"));
     }
     if status != StatusCode::NOT_FOUND && !holders.is_empty() {
         bail!("alias {alias} points to {holders:?}, but generation {serving} serves");

@@ -3,7 +3,10 @@
 //! A validator adds what is wrong to [`Faults`] and returns the value as it came. A command is built only if there are no faults, so
 //! a value with a fault is never used.
 
+use events::{Currency, Money};
+use serde::Deserialize;
 use service::problem::{FAULTS_LIMIT, Fault};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub const REQUIRED: &str = "is required";
@@ -95,4 +98,38 @@ pub fn one_of<T: Copy>(
         faults.add(pointer, format!("must be one of {}", names.join(", ")));
         default
     })
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
+#[schema(as = Price)]
+pub struct PriceDraft {
+    /// A decimal with at most the currency's own digits, less than 10^12.
+    #[schema(required, nullable = false, pattern = r"^\d{1,12}(\.\d{1,3})?$", example = "129.99")]
+    pub amount: Option<String>,
+    /// ISO 4217; `RSD` unless given.
+    #[schema(pattern = "^[A-Z]{3}$", example = "RSD")]
+    pub currency: Option<String>,
+}
+
+/// An amount of money in its currency; `RSD` unless it names one.
+pub fn price(faults: &mut Faults, pointer: &str, price: PriceDraft) -> Option<Money> {
+    let currency = match price.currency.as_deref().map_or(Ok(Currency::DEFAULT), str::parse) {
+        Ok(currency) => Some(currency),
+        Err(error) => {
+            faults.add(format!("{pointer}/currency"), error.to_string());
+            None
+        }
+    };
+    let Some(amount) = price.amount else {
+        faults.add(if price.currency.is_some() { format!("{pointer}/amount") } else { pointer.to_owned() }, REQUIRED);
+        return None;
+    };
+    match Money::parse(&amount, currency?) {
+        Ok(money) => Some(money),
+        Err(error) => {
+            faults.add(format!("{pointer}/amount"), error.to_string());
+            None
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! by snapshots, because an event in the stream can never be edited.
 
 // Values that states are made of.
+#[macro_use]
 pub mod ids;
 pub mod money;
 pub mod roles;

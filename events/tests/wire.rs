@@ -1,15 +1,16 @@
-//! The wire format. Events already in the stream can never be edited: if a snapshot here changes, add a new version of the
-//! event instead.
+//! The wire format: the headers, and the events of listings and stock. A later kind of aggregate has a file beside this one. Events
+//! already in the stream can never be edited: if a snapshot here changes, add a new version of the event instead.
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be made is a failed test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::iter;
+use std::path::Path;
+use std::{fs, iter};
 
 use events::{
-    AGGREGATES, AggregateKey, CausedBy, DecodeError, Event, EventId, ImageId, Listing, ListingChange, ListingId, Meta, Money,
-    NewEvent, Recorded, Stock, StockChange, SystemTask, Timestamp, UserId, VariantId,
+    AGGREGATES, Aggregate as _, AggregateKey, CausedBy, DecodeError, Event, EventId, ImageId, Listing, ListingChange, ListingId,
+    Meta, Money, NewEvent, Recorded, Stock, StockChange, SystemTask, Timestamp, UserId, VariantId,
     listing::{Attribute, Condition, Image, Location, Point, Status, Variant, Visibility},
     stock::Movement,
 };
@@ -192,8 +193,19 @@ fn the_type_stands_in_the_headers_in_the_body_and_in_the_description() {
         assert_eq!(recorded.event_type, recorded.headers["ce-type"]);
         seen.insert(recorded.event_type);
     }
-    let described: BTreeSet<&str> = AGGREGATES.iter().flat_map(|kind| kind.event_types()).copied().collect();
+    let described: BTreeSet<&str> = [Listing::KIND, Stock::KIND].iter().flat_map(|kind| kind.event_types()).copied().collect();
     assert_eq!(seen, described);
+}
+
+#[test]
+fn a_snapshot_pins_every_type_of_every_kind() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let pinned: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    for event_type in AGGREGATES.iter().flat_map(|kind| kind.event_types()) {
+        let line = format!("\"type\": \"{event_type}\"");
+        assert!(pinned.iter().any(|snapshot| snapshot.contains(&line)), "{event_type}");
+    }
 }
 
 #[test]

@@ -14,9 +14,6 @@ use events::AggregateKind;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    listing_catalog::ListingCatalog, listing_page::ListingPages, listing_search::ListingSearch, stock_levels::StockLevels,
-};
 use crate::{
     connections::{Dependencies, StoreClients},
     generations::Generation,
@@ -26,8 +23,12 @@ use crate::{
 };
 
 /// Every projection.
-pub const ALL: [ProjectionEntry; 4] =
-    [entry::<ListingSearch>(), entry::<ListingPages>(), entry::<ListingCatalog>(), entry::<StockLevels>()];
+pub static ALL: &[ProjectionEntry] = &[
+    entry::<listing_search::ListingSearch>(),
+    entry::<listing_page::ListingPages>(),
+    entry::<listing_catalog::ListingCatalog>(),
+    entry::<stock_levels::StockLevels>(),
+];
 
 /// A projection, for code that handles all of them.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +56,7 @@ const fn entry<P: Projection>() -> ProjectionEntry {
 
 /// Finds a projection by its name; `None` for one that only another version of this program knows.
 pub fn named(name: &str) -> Option<ProjectionEntry> {
-    ALL.into_iter().find(|projection| projection.name == name)
+    ALL.iter().copied().find(|projection| projection.name == name)
 }
 
 #[cfg(test)]

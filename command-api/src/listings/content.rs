@@ -8,7 +8,7 @@ use super::draft::ListingDraft;
 use super::offer::{self, VariantSpec};
 use super::place::{self, ImageLink};
 use super::words;
-use crate::validation::{Faults, one_of, uuid};
+use crate::validation::{Faults, one_of, price, uuid};
 
 /// What a seller can change by replacing a listing.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +77,7 @@ impl Content {
         let title = words::title(faults, draft.title);
         let description = words::description(faults, draft.description);
         let category = words::category(faults, draft.category);
-        let price = offer::price(faults, "/price", draft.price.unwrap_or_default());
+        let price = price(faults, "/price", draft.price.unwrap_or_default());
         let condition = one_of(faults, "/condition", condition, Condition::New, Condition::ALL, Condition::as_str);
         let visibility = one_of(faults, "/visibility", visibility, Visibility::Public, Visibility::ALL, Visibility::as_str);
         let brand = words::brand(faults, draft.brand);

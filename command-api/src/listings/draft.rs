@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 use service::problem::Fault;
 use utoipa::ToSchema;
 
+use crate::validation::PriceDraft;
+
 // Limits of the contract, in items. A list is read no further than its limit.
 pub const ATTRIBUTES: usize = 200;
 pub const TAGS: usize = 30;
@@ -67,18 +69,6 @@ pub struct ListingDraft {
     /// Only when creating, by an admin: whose it is.
     #[schema(format = "uuid")]
     pub seller_id: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(expecting = "an object")]
-#[schema(as = Price)]
-pub struct PriceDraft {
-    /// A decimal with at most the currency's own digits, less than 10^12.
-    #[schema(required, nullable = false, pattern = r"^\d{1,12}(\.\d{1,3})?$", example = "129.99")]
-    pub amount: Option<String>,
-    /// ISO 4217; `RSD` unless given.
-    #[schema(pattern = "^[A-Z]{3}$", example = "RSD")]
-    pub currency: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]

@@ -1,38 +1,17 @@
-//! Validators of what is offered and for how much: price, variants, and the status and stock that a new listing starts with.
+//! Validators of what is offered: variants, and the status and stock that a new listing starts with.
 
 use std::collections::BTreeSet;
 
 use events::listing::Status;
 use events::stock::PIECES_LIMIT;
-use events::{Currency, Money, VariantId};
+use events::{Money, VariantId};
 
-use super::draft::{PriceDraft, VARIANTS, VariantDraft};
-use crate::validation::{Faults, REQUIRED, count, one_of, optional, uuid};
+use super::draft::{VARIANTS, VariantDraft};
+use crate::validation::{Faults, count, one_of, optional, price, uuid};
 
 // Limits in characters.
 const SKU: usize = 100;
 const LABEL: usize = 100;
-
-pub fn price(faults: &mut Faults, pointer: &str, price: PriceDraft) -> Option<Money> {
-    let currency = match price.currency.as_deref().map_or(Ok(Currency::DEFAULT), str::parse) {
-        Ok(currency) => Some(currency),
-        Err(error) => {
-            faults.add(format!("{pointer}/currency"), error.to_string());
-            None
-        }
-    };
-    let Some(amount) = price.amount else {
-        faults.add(if price.currency.is_some() { format!("{pointer}/amount") } else { pointer.to_owned() }, REQUIRED);
-        return None;
-    };
-    match Money::parse(&amount, currency?) {
-        Ok(money) => Some(money),
-        Err(error) => {
-            faults.add(format!("{pointer}/amount"), error.to_string());
-            None
-        }
-    }
-}
 
 /// The status of a new listing.
 pub fn first_status(faults: &mut Faults, name: Option<&str>) -> Status {

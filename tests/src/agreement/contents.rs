@@ -43,8 +43,11 @@ type Stores<'m> = BoxFuture<'m, anyhow::Result<Vec<Contents>>>;
 type ReadStores = for<'m> fn(&'m Marketplace, &'m [Uuid]) -> Stores<'m>;
 
 /// Every kind of aggregate, and how to read each of its stores for these ids.
-const KINDS: [(AggregateKind, ReadStores); 2] =
-    [(Listing::KIND, |market, ids| Box::pin(listings(market, ids))), (Stock::KIND, |market, ids| Box::pin(stocks(market, ids)))];
+const KINDS: &[(AggregateKind, ReadStores)] = &[
+    // One line for each.
+    (Listing::KIND, |market, ids| Box::pin(listings(market, ids))),
+    (Stock::KIND, |market, ids| Box::pin(stocks(market, ids))),
+];
 
 impl Marketplace {
     pub(super) async fn contents(&self, kind: AggregateKind, ids: &[Uuid]) -> anyhow::Result<Vec<Contents>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use events::AggregateKey;
+use events::{AggregateKey, Stock};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -47,6 +47,6 @@ impl Marketplace {
 
     /// Returns the rows of `command.stock`, including removed ones.
     pub(crate) async fn stock_rows(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
-        self.stocks("select variant_id, version, removed_at is not null, to_jsonb(s) from command.stock s").await
+        self.states::<Stock>("select variant_id, version, removed_at is not null, to_jsonb(s) from command.stock s").await
     }
 }

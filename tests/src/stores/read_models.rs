@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use events::Stock;
+use events::{Aggregate, Stock};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -58,17 +58,17 @@ impl Marketplace {
     pub async fn stock_levels(&self) -> anyhow::Result<BTreeMap<Uuid, Held>> {
         let select = "select variant_id, version, removed, to_jsonb(l) from projection.stock_levels l
                         join projection.generations using (generation) where projection = 'stock_levels' and state = 'serving'";
-        self.stocks(select).await
+        self.states::<Stock>(select).await
     }
 
-    /// Rows whose columns are the members of a stock.
-    pub(crate) async fn stocks(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {
-        let mut stocks = self.rows(select).await?;
-        for state in stocks.values_mut().filter_map(|held| held.state.as_mut()) {
-            let stock: Stock = serde_json::from_value(state.take())?;
-            *state = serde_json::to_value(&stock)?;
+    /// Rows whose columns are the members of a state of `A`.
+    pub(crate) async fn states<A: Aggregate>(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {
+        let mut rows = self.rows(select).await?;
+        for state in rows.values_mut().filter_map(|held| held.state.as_mut()) {
+            let read: A = serde_json::from_value(state.take())?;
+            *state = serde_json::to_value(&read)?;
         }
-        Ok(stocks)
+        Ok(rows)
     }
 
     pub(crate) async fn rows(&self, select: &'static str) -> anyhow::Result<BTreeMap<Uuid, Held>> {

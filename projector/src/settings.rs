@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use service::settings::{LogArgs, OpsArgs, Secret, duration, index_alias};
 
-/// An event that is being applied is asked more time for three times within it.
+/// The ack deadline of an event that is being applied is extended three times within this.
 const ACK_WAIT_LEAST: Duration = Duration::from_secs(1);
 /// The port of `/health`, `/ready`, `/status` and `/metrics`.
 const OPS_PORT: u16 = 9095;

@@ -170,8 +170,8 @@ fn classify_item(item: ItemResult) -> Result<EventResult, SystemicFailure> {
         }
         (400, _) => Ok(Err(EventFailure::Poison(error()))),
         (429 | 500..=599, _) => Ok(Err(EventFailure::Transient(error()))),
-        // Unknown: tried again; if it never succeeds, the event becomes a dead letter.
-        _ => Ok(Err(EventFailure::Transient(error()))),
+        // An answer that is not known may pass: the event is tried again, and becomes a dead letter if it fails too often.
+        _ => Ok(Err(EventFailure::Transient(anyhow!("an unknown kind of failure: {}", error())))),
     }
 }
 

@@ -26,15 +26,15 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    fn projection(name: &'static str, held: BTreeMap<Uuid, Held>) -> Self {
+    pub(super) fn projection(name: &'static str, held: BTreeMap<Uuid, Held>) -> Self {
         Self { name, held, shows: Ok, is_cache: false, is_write_side: false }
     }
 
-    fn cache(name: &'static str, held: BTreeMap<Uuid, Held>) -> Self {
+    pub(super) fn cache(name: &'static str, held: BTreeMap<Uuid, Held>) -> Self {
         Self { is_cache: true, ..Self::projection(name, held) }
     }
 
-    fn write_side(name: &'static str, held: BTreeMap<Uuid, Held>) -> Self {
+    pub(super) fn write_side(name: &'static str, held: BTreeMap<Uuid, Held>) -> Self {
         Self { is_write_side: true, ..Self::projection(name, held) }
     }
 }

@@ -60,6 +60,7 @@ mod watermark;
 mod loss;
 mod repair;
 mod rewind;
+mod stream_extent;
 
 // How it is observed.
 mod metrics;

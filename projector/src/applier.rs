@@ -40,12 +40,11 @@ use self::{
 };
 pub use self::{
     probe::{Probe, ProbeResult},
-    verdict::DeadLetterClass,
     write_batch::FinishedBatch,
 };
 use crate::{
     connections::Dependencies,
-    dead_letters::{DeadLetterReason, DeadLetters},
+    dead_letters::{DeadLetterClass, DeadLetterReason, DeadLetters},
     generations,
     projection::{EventFailure, Projection, ProjectionKind, WriteEffect},
     running::RunningGeneration,

@@ -22,7 +22,7 @@ use events::{
 
 use tokio::time::timeout;
 
-use crate::{applier::DeadLetterClass, generations::Generation, source_event::SourceEvent};
+use crate::{generations::Generation, source_event::SourceEvent};
 
 /// Names of the headers that say why an event became a dead letter.
 pub mod header {
@@ -42,6 +42,24 @@ const VALUE_MAX: usize = 1024;
 
 /// Timeout of two requests. Each has one of its own once the client has taken it, which it may not do without a connection.
 const STORE_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Why an event became a dead letter; a token of the dead letter's subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadLetterClass {
+    /// It can never be applied.
+    Poison,
+    /// It failed too often while other events were applied.
+    Exhausted,
+}
+
+impl DeadLetterClass {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poison => "poison",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}
 
 /// Why an event becomes a dead letter.
 #[derive(Debug)]
@@ -117,7 +135,7 @@ impl DeadLetters {
 
     fn subject(&self, event: &SourceEvent, class: DeadLetterClass) -> String {
         let aggregate = event.subject().strip_prefix(EVENTS_PREFIX).unwrap_or(".unknown.unknown");
-        self.generation.dead_letter_subject(class, aggregate)
+        self.generation.dead_letter_subject(class.as_str(), aggregate)
     }
 
     fn headers(&self, event: &SourceEvent, reason: &DeadLetterReason) -> HeaderMap {

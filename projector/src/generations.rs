@@ -20,8 +20,6 @@ use views::{
     listing_search,
 };
 
-use crate::{applier::DeadLetterClass, metrics::GenerationLabels};
-
 /// Bound of one statement on this small table. It also ends a statement on a connection whose server has vanished.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_ANSWER: &str = "Postgres does not answer";
@@ -83,18 +81,14 @@ impl Generation {
         listing_search::index(alias, self.number.cast_unsigned())
     }
 
-    pub fn labels(&self) -> GenerationLabels {
-        GenerationLabels { projection: self.projection.clone(), generation: self.number }
-    }
-
     /// The message id of the dead letter of an event (PROTOCOL P6).
     pub fn dead_letter_id(&self, event_id: &str) -> String {
         format!("{}/{}/{event_id}", self.projection, self.number)
     }
 
     /// The subject of the dead letter of an event, whose own subject ends with `.<aggregate>.<id>`.
-    pub fn dead_letter_subject(&self, class: DeadLetterClass, aggregate: &str) -> String {
-        format!("{}.{}.{}{aggregate}", events::subject::DLQ_PREFIX, self.projection, class.as_str())
+    pub fn dead_letter_subject(&self, class: &str, aggregate: &str) -> String {
+        format!("{}.{}.{}{aggregate}", events::subject::DLQ_PREFIX, self.projection, class)
     }
 }
 
@@ -182,7 +176,7 @@ mod tests {
         assert_eq!((first.name(), second.name()), ("listing_search", "listing_search-2"));
         assert_eq!((first.search_index("listings"), second.search_index("listings")), ("listings-1".into(), "listings-2".into()));
         assert_eq!(second.dead_letter_id("x"), "listing_search/2/x");
-        let subject = second.dead_letter_subject(DeadLetterClass::Poison, ".listing.7");
+        let subject = second.dead_letter_subject("poison", ".listing.7");
         assert_eq!(subject, "listings.dlq.listing_search.poison.listing.7");
     }
 

@@ -7,9 +7,19 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use serde::{Deserialize, Serialize};
 use service::metrics::{Seconds, seconds_family};
 
-use crate::{generations::Generation, projections::ALL, running::GenerationLag};
+use crate::generations::Generation;
+
+/// How far a generation is behind the stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct GenerationLag {
+    /// Events that were not acknowledged.
+    pub events: u64,
+    /// Age of the oldest of them.
+    pub seconds: f64,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProjectionLabels {
@@ -53,10 +63,11 @@ impl Default for ApplyDurations {
 }
 
 impl Metrics {
-    pub fn register(registry: &mut Registry) -> Self {
+    /// Registers all families. The dead letters of each of these projections are shown from the start.
+    pub fn register(registry: &mut Registry, projections: impl IntoIterator<Item = &'static str>) -> Self {
         let metrics = Self::default();
-        for projection in ALL {
-            metrics.dead_letters.get_or_create_owned(&ProjectionLabels { projection: projection.name });
+        for projection in projections {
+            metrics.dead_letters.get_or_create_owned(&ProjectionLabels { projection });
         }
         registry.register("projection_lag_events", "Events that the generation has not acknowledged", metrics.lag_events.clone());
         registry.register_with_unit(
@@ -80,7 +91,7 @@ impl Metrics {
 
     /// The series of one generation, all with 0.
     pub fn of(&self, generation: &Generation) -> GenerationMetrics {
-        let labels = generation.labels();
+        let labels = GenerationLabels { projection: generation.projection.clone(), generation: generation.number };
         let of_outcome = |outcome| self.events.get_or_create_owned(&outcome_labels(&labels, outcome));
         let metrics = GenerationMetrics {
             applied: of_outcome(outcome::APPLIED),
@@ -174,7 +185,7 @@ mod tests {
     #[test]
     fn every_series_of_a_generation_is_there_from_its_start_until_it_is_retired() {
         let mut registry = Registry::with_prefix("listings");
-        let metrics = Metrics::register(&mut registry);
+        let metrics = Metrics::register(&mut registry, ["listing_search"]);
         let shown = || {
             let mut text = String::new();
             encode(&mut text, &registry).unwrap();

@@ -24,8 +24,9 @@ use tracing::{debug, error, info};
 
 use crate::{
     connections::Dependencies,
+    metrics::GenerationLag,
     projections::ALL,
-    running::{FeedState, GenerationLag, RunningGeneration, RunningGenerations},
+    running::{FeedState, RunningGeneration, RunningGenerations},
 };
 
 /// How often lag and progress are measured.

@@ -51,7 +51,7 @@ pub async fn run(settings: RunSettings) -> anyhow::Result<()> {
         &mut registry,
         vec![Pool::new("main", move || pools.0.size().into(), move || pools.1.num_idle().try_into().unwrap_or(i64::MAX))],
     );
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::register(&mut registry, projections::ALL.iter().map(|projection| projection.name));
 
     let stores = StoreClients::open(stores, db)?;
     let dependencies = Dependencies { jetstream, stores, metrics, clock: Clock::System, backoff: settings.backoff };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     generations::{Generation, GenerationState},
-    metrics::GenerationMetrics,
+    metrics::{GenerationLag, GenerationMetrics},
 };
 
 /// What the live source of a generation is doing.
@@ -30,15 +30,6 @@ pub enum FeedState {
     },
     /// An operator paused the durable consumer.
     Paused,
-}
-
-/// How far a generation is behind the stream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct GenerationLag {
-    /// Events that were not acknowledged.
-    pub events: u64,
-    /// Age of the oldest of them.
-    pub seconds: f64,
 }
 
 /// One generation of one projection, while this process feeds it.
@@ -250,7 +241,7 @@ mod tests {
     #[test]
     fn a_generation_that_waits_for_a_newer_program_holds_until_no_such_event_is_left() {
         let generation = Generation::new("listing_page", 2, GenerationState::Fed);
-        let metrics = Metrics::register(&mut Registry::default()).of(&generation);
+        let metrics = Metrics::register(&mut Registry::default(), []).of(&generation);
         let running = RunningGeneration::new(generation, metrics);
         let (first, later) = (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(9));
         running.set_state(FeedState::Consuming);

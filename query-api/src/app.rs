@@ -12,12 +12,11 @@ use service::settings::filled;
 
 use crate::database::{Database, POSTGRES};
 use crate::generations::Generations;
-use crate::http::SearchCache;
 use crate::metrics::Metrics;
 use crate::opensearch::{OPENSEARCH, SearchIndex};
 use crate::page_cache::PageCache;
 use crate::redis_pages::{REDIS, RedisPages};
-use crate::search::Refreshes;
+use crate::refreshes::Refreshes;
 use crate::settings::ServeSettings;
 
 /// Cloned for every request: one pointer.
@@ -28,7 +27,6 @@ pub struct Parts {
     pub database: Database,
     pub redis: RedisPages,
     pub search: SearchIndex,
-    pub answers: SearchCache,
     pub refreshes: Refreshes,
     pub pages: Arc<PageCache>,
     pub generations: Generations,
@@ -79,7 +77,6 @@ impl App {
                 metrics.breaker(OPENSEARCH),
                 errors(),
             )?,
-            answers: SearchCache::new(metrics.answers.clone()),
             refreshes: Refreshes::default(),
             pages: Arc::new(PageCache::new(settings.page_cache.is_on(), metrics.local.clone())),
             generations: Generations::default(),

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use events::{AggregateKey, Listing, ListingId};
 use service::problem::{Kind, Refusal};
 use sqlx::types::Json;
-use views::listing_page::{ListingContent, PageWrite, StoredPage};
+use views::listing_page::{ListingContent, PageWrite};
 
 use crate::app::App;
 use crate::consistency::{Consistency, Freshness};
+use crate::page_cache::CachedListing;
 use crate::store_guard::StoreError;
 use crate::stored_aggregate::{self, ReadError, ShownAggregate, StoredAggregate, unreadable};
 use crate::visibility::{self, Viewer};
-
-/// A listing's page, before visibility is decided.
-pub type CachedListing = StoredPage<ListingContent>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GetListingError {

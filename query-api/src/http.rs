@@ -9,6 +9,7 @@ mod search_cache;
 mod search_page;
 mod stock;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,8 +25,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use self::search_cache::SearchCache;
-
+use self::search_cache::SearchCache;
 use crate::app::App;
 
 /// The deadline of each route.
@@ -55,17 +55,21 @@ impl utoipa::Modify for BearerScheme {
     }
 }
 
-impl FromRef<App> for Verifier {
-    fn from_ref(app: &App) -> Self {
-        app.verifier.clone()
-    }
+/// The state of handlers.
+#[derive(Clone, FromRef)]
+struct HttpState {
+    app: App,
+    searches: Arc<SearchCache>,
+    verifier: Verifier,
 }
 
 /// All routes, with their middleware.
 pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
     let metrics = app.metrics.http.clone();
     let mut deadlines = Deadlines::default();
-    let (api, document) = api(&mut deadlines).with_state::<()>(app).split_for_parts();
+    let searches = Arc::new(SearchCache::new(app.metrics.answers.clone()));
+    let state = HttpState { verifier: app.verifier.clone(), searches, app };
+    let (api, document) = api(&mut deadlines).with_state::<()>(state).split_for_parts();
     let router = api
         .route("/health", get(async || ([("content-type", "application/json")], r#"{"status":"healthy"}"#)))
         .merge(problem::pages(&[]))
@@ -73,7 +77,7 @@ pub fn routes(app: App, lifecycle: Lifecycle) -> Router {
     service::http::wrap(router, metrics, deadlines, lifecycle)
 }
 
-fn api(deadlines: &mut Deadlines) -> OpenApiRouter<App> {
+fn api(deadlines: &mut Deadlines) -> OpenApiRouter<HttpState> {
     OpenApiRouter::with_openapi(OpenApiDocument::openapi())
         .routes(deadlines.within(GET, routes!(listings::get_listing)))
         .routes(deadlines.within(SEARCH, routes!(search::search_listings)))

@@ -26,6 +26,7 @@ mod database;
 mod generations;
 mod opensearch;
 mod redis_pages;
+mod refreshes;
 mod store_guard;
 
 // 5. The process.

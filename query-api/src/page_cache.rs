@@ -17,9 +17,12 @@ use moka::policy::EvictionPolicy;
 use moka::{future, sync};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
+use views::listing_page::{ListingContent, StoredPage};
 
-use crate::get_listing::CachedListing;
 use crate::store_guard::StoreError;
+
+/// A listing's page, before visibility is decided.
+pub type CachedListing = StoredPage<ListingContent>;
 
 /// Bounds the age of a cached page should an event be late.
 const PAGE_TTL: Duration = Duration::from_secs(1);

@@ -23,7 +23,6 @@ use tracing::error;
 use utoipa::ToSchema;
 
 pub use self::facets::{Count, Facet, FacetCounts};
-pub use self::read_your_writes::Refreshes;
 
 use self::point_in_time::PointInTimeUse;
 use self::words::Words;

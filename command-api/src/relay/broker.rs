@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::LaneError;
 use super::event::{StoredEvent, SubjectKey};
-use super::loss::StreamExtent;
 use super::resolve::LastMessage;
+use super::stream_extent::StreamExtent;
 
 /// Shorter than the idle timeout of the session, so that waiting for an answer does not cost the shards.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);

@@ -17,13 +17,14 @@ use super::broker::Broker;
 use super::claim::Claimer;
 use super::deferred::DeferredAggregates;
 use super::event::{JournalEvent, StoredEvent, SubjectKey};
-use super::loss::{LossDetector, StreamExtent};
+use super::loss::LossDetector;
 use super::ownership::ShardOwnership;
 use super::publisher::{Publisher, ResolveOutcome};
 use super::repair::ShardRepair;
 use super::rewind::defer_diverged;
 use super::send::{MessageIds, PublishAnswer, publish_batch};
 use super::session::{LaneConnections, RelaySession};
+use super::stream_extent::StreamExtent;
 use super::throttle::LaneThrottle;
 use super::watermark::{self, WatermarkCheck, Watermarks};
 use super::{LaneError, RelayMetrics, RelayStatus};
@@ -122,7 +123,7 @@ impl Lane<'_> {
         let mut claimed_ahead: Option<Vec<JournalEvent>> = None;
         // Messages can be lost while a lane reconnects.
         self.loss.check(&mut self.connections).await?;
-        defer_diverged(&mut self.connections, self.settings, &mut self.deferred).await?;
+        defer_diverged(&mut self.connections, &self.settings.shards, &self.settings.status, &mut self.deferred).await?;
         while !self.stop.is_cancelled() {
             self.connections.broker.check_connected()?;
             if self.ownership.attempt_is_due() {
@@ -387,7 +388,11 @@ impl Lane<'_> {
 
     /// Deletes the acknowledged events from the outbox and moves the watermarks.
     async fn delete_acknowledged(&mut self) -> Result<(), LaneError> {
-        for (shard, watermark) in self.watermarks.delete_acknowledged(&mut self.connections, &mut self.loss).await? {
+        if self.watermarks.none_acknowledged() {
+            return Ok(());
+        }
+        self.loss.check(&mut self.connections).await?;
+        for (shard, watermark) in self.watermarks.delete_acknowledged(&mut self.connections).await? {
             self.settings.status.owns(shard, Some(watermark));
         }
         Ok(())

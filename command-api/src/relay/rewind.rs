@@ -12,9 +12,9 @@ use super::LaneError;
 use super::deferred::DeferredAggregates;
 use super::event::{StoredEvent, SubjectKey};
 use super::journal_reader::event_ids;
-use super::lane::LaneSettings;
 use super::resolve::divergence;
 use super::session::LaneConnections;
+use super::status::RelayStatus;
 use super::watermark;
 
 /// Messages read from the end of the stream back, even below the watermarks: a later owner of these shards may have moved the
@@ -24,18 +24,19 @@ const MESSAGES_READ: u64 = 2_000;
 /// Defers the aggregates of this lane whose last events the journal lacks.
 pub async fn defer_diverged(
     connections: &mut LaneConnections,
-    settings: &LaneSettings,
+    shards: &[i16],
+    status: &RelayStatus,
     deferred: &mut DeferredAggregates,
 ) -> Result<(), LaneError> {
-    let mut last_events = newest_events(connections, &settings.shards).await?;
+    let mut last_events = newest_events(connections, shards).await?;
     // A divergence found earlier counts until its last event is proven to be the journal's.
-    let earlier = settings.status.diverged(&settings.shards);
+    let earlier = status.diverged(shards);
     let read = connections.broker.last_events(earlier.iter().cloned());
     last_events.extend(connections.session.keep_alive_while(read).await??);
     let versions = last_events.iter().map(|(key, stored)| (key, stored.version));
     let journal = event_ids(&mut connections.session, versions).await?;
     for key in &earlier {
-        settings.status.resumed(key);
+        status.resumed(key);
     }
     let mut diverged = 0;
     for ((key, stored), journal) in last_events.into_iter().zip(journal) {
@@ -46,7 +47,6 @@ pub async fn defer_diverged(
     }
     if diverged > 0 {
         error!(
-            relay.lane = settings.number,
             aggregates = diverged,
             "The database was restored to an earlier point: the stream is ahead of the journal for {diverged} aggregates, which are not \
              published"

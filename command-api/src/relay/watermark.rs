@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::LaneError;
 use super::broker::Broker;
 use super::event::{JournalEvent, StoredEvent};
-use super::loss::LossDetector;
 use super::resolve::LastMessage;
 use super::session::{LaneConnections, RelaySession};
 
@@ -60,16 +59,14 @@ impl Watermarks {
         self.acknowledged.len() >= DELETE_AT
     }
 
-    /// Deletes the acknowledged rows from the outbox and moves the watermarks of their shards; returns those.
-    pub async fn delete_acknowledged(
-        &mut self,
-        connections: &mut LaneConnections,
-        loss: &mut LossDetector<'_>,
-    ) -> Result<Vec<(i16, Watermark)>, LaneError> {
-        if self.acknowledged.is_empty() {
-            return Ok(Vec::new());
-        }
-        loss.check(connections).await?;
+    /// Returns whether there is nothing to delete.
+    pub fn none_acknowledged(&self) -> bool {
+        self.acknowledged.is_empty()
+    }
+
+    /// Deletes the acknowledged rows from the outbox and moves the watermarks of their shards; returns those. The caller has just
+    /// checked that the stream lost nothing.
+    pub async fn delete_acknowledged(&mut self, connections: &mut LaneConnections) -> Result<Vec<(i16, Watermark)>, LaneError> {
         let rows = std::mem::take(&mut self.acknowledged);
         let shards: BTreeSet<i16> = rows.iter().map(|(shard, _)| *shard).collect();
         let moved = self.of(shards);

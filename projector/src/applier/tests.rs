@@ -88,7 +88,7 @@ async fn applier<P: Projection>() -> Applier<P> {
     let nowhere = "127.0.0.1:1";
     let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(nowhere).await.unwrap();
     let generation = Generation::new(P::NAME, 1, GenerationState::Serving);
-    let metrics = Metrics::register(&mut Registry::default());
+    let metrics = Metrics::register(&mut Registry::default(), []);
     let running = Arc::new(RunningGeneration::new(generation.clone(), metrics.of(&generation)));
     let dependencies = Dependencies {
         jetstream: async_nats::jetstream::new(client),

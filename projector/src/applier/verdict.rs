@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-use crate::{projection::EventFailure, settings::Backoff};
+use crate::{dead_letters::DeadLetterClass, projection::EventFailure, settings::Backoff};
 
 /// What is done about an event that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,24 +17,6 @@ pub enum FailureVerdict {
     LeaveToNewer,
     /// The store is at fault: hold.
     Hold,
-}
-
-/// Why an event became a dead letter; a token of the dead letter's subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadLetterClass {
-    /// It can never be applied.
-    Poison,
-    /// It failed too often while other events were applied.
-    Exhausted,
-}
-
-impl DeadLetterClass {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Poison => "poison",
-            Self::Exhausted => "exhausted",
-        }
-    }
 }
 
 impl FailureVerdict {

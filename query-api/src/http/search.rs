@@ -12,7 +12,7 @@ use service::problem::Problem;
 
 use super::parameters::{FilterParameters, PlaceParameters, SearchParameters, search_question};
 use super::response::{self, UncacheableProblem};
-use super::search_cache::SearchResponse;
+use super::search_cache::{SearchCache, SearchResponse};
 use super::search_page::{SearchPage, render};
 use crate::app::App;
 use crate::consistency::Consistency;
@@ -48,12 +48,13 @@ use crate::visibility::IN_SEARCH;
 )]
 pub async fn search_listings(
     State(app): State<App>,
+    State(searches): State<Arc<SearchCache>>,
     _: Visitor,
     OriginalUri(requested): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
 ) -> Result<Response, UncacheableProblem> {
-    respond(&app, &requested, parameters, &consistency).await
+    respond(&app, &searches, &requested, parameters, &consistency).await
 }
 
 /// Find listings
@@ -83,16 +84,18 @@ pub async fn search_listings(
 )]
 pub async fn search(
     State(app): State<App>,
+    State(searches): State<Arc<SearchCache>>,
     _: Visitor,
     OriginalUri(requested): OriginalUri,
     parameters: Parameters,
     consistency: Consistency,
 ) -> Result<Response, UncacheableProblem> {
-    respond(&app, &requested, parameters, &consistency).await
+    respond(&app, &searches, &requested, parameters, &consistency).await
 }
 
 async fn respond(
     app: &App,
+    searches: &SearchCache,
     requested: &Uri,
     parameters: Parameters,
     consistency: &Consistency,
@@ -100,7 +103,7 @@ async fn respond(
     // On the heap: the future is large, because it includes the calls of each store, and would be moved several times.
     let search = Box::pin(search_and_render(app, parameters, consistency));
     let found = if consistency.entries().is_empty() {
-        app.answers.get(requested.query().unwrap_or_default(), search).await?
+        searches.get(requested.query().unwrap_or_default(), search).await?
     } else {
         search.await?
     };

@@ -13,10 +13,9 @@ const PROJECTIONS_OF_LISTINGS: [&str; 3] = ["listing_search", "listing_page", "l
 
 /// An event that no command would make.
 fn injected(listing: &Listing) -> anyhow::Result<StreamMessage> {
-    let key = AggregateKey::listing(listing.id);
     let meta = Meta {
         id: EventId::new(),
-        key,
+        key: AggregateKey::listing(listing.id),
         version: listing.version,
         time: listing.updated_at,
         caused_by: None,
@@ -25,11 +24,7 @@ fn injected(listing: &Listing) -> anyhow::Result<StreamMessage> {
     };
     let change = ListingChange::Updated { fields: vec!["location".to_owned()] };
     let recorded = NewEvent { meta, change: &change, state: Some(listing) }.encode()?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in &recorded.headers {
-        headers.insert(name.as_str(), value.as_str());
-    }
-    Ok(StreamMessage { sequence: 0, subject: key.subject(), headers, body: recorded.body })
+    Ok(StreamMessage::from_event(&recorded))
 }
 
 /// The listing as it would be under another id, off the map.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use acceptance::stores::StreamMessage;
 use acceptance::{Marketplace, a_listing, until, until_eq};
-use async_nats::HeaderMap;
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::PullConsumer;
 use events::subject::EVENTS_STREAM;
@@ -17,10 +16,9 @@ const PROJECTIONS_OF_LISTINGS: [&str; 3] = ["listing_search", "listing_page", "l
 
 /// An event as a newer program writes it: with another type, and another body.
 fn of_newer_program(listing: &Listing, event_type: &str, rewrite: impl FnOnce(&mut Value)) -> anyhow::Result<StreamMessage> {
-    let key = AggregateKey::listing(listing.id);
     let meta = Meta {
         id: EventId::new(),
-        key,
+        key: AggregateKey::listing(listing.id),
         version: listing.version,
         time: listing.updated_at,
         caused_by: None,
@@ -29,15 +27,13 @@ fn of_newer_program(listing: &Listing, event_type: &str, rewrite: impl FnOnce(&m
     };
     let change = ListingChange::Updated { fields: vec!["title".to_owned()] };
     let recorded = NewEvent { meta, change: &change, state: Some(listing) }.encode()?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in &recorded.headers {
-        headers.insert(name.as_str(), value.as_str());
-    }
-    headers.insert("ce-type", event_type);
+    let mut message = StreamMessage::from_event(&recorded);
+    message.headers.insert("ce-type", event_type);
     let mut body: Value = serde_json::from_slice(&recorded.body)?;
     body["change"]["type"] = event_type.into();
     rewrite(&mut body);
-    Ok(StreamMessage { sequence: 0, subject: key.subject(), headers, body: serde_json::to_vec(&body)?.into() })
+    message.body = serde_json::to_vec(&body)?.into();
+    Ok(message)
 }
 
 /// Whether all projections of listings have this version.

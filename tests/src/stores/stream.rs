@@ -24,6 +24,16 @@ pub struct StreamMessage {
 }
 
 impl StreamMessage {
+    /// The message as the relay would publish it. It has no sequence yet.
+    #[must_use]
+    pub fn from_event(recorded: &Recorded) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &recorded.headers {
+            headers.insert(name.as_str(), value.as_str());
+        }
+        Self { sequence: 0, subject: recorded.key.subject(), headers, body: recorded.body.clone() }
+    }
+
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(async_nats::HeaderValue::as_str)
